@@ -1,0 +1,204 @@
+"""One run of the benchmark: servers up, cells measured in interleaved rounds, servers down."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import load
+import machine
+import probe
+import tools
+from cells import Cell
+from peers import Peer
+from rig import Rig, rig
+
+SETTLE_SECONDS = 0.05  # for the server to notice that its clients have left
+WARM_UP_SECONDS = 1
+TRIES = 3
+DISTURBED_SHARE = 0.10
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    cells: list[Cell]
+    peers: list[type[Peer]]
+    rounds: int = 15
+    seconds: int = 2
+    server_core: int = 0
+    load_core: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One server, one cell, one round."""
+
+    round: int
+    requests_per_second: float
+    cpu_us: float
+    p50_us: float
+    p99_us: float
+    own_kib: int
+    resident_kib: int
+    server_share: float
+    """Of the server's core: how much of the time it worked for the server."""
+    softirq_share: float
+    """Of `cpu_us`: the part that the kernel's softirq thread did for the server."""
+    others_share: float
+    """Of the server's core: how much of the time anything else did, a hypervisor's other guests included."""
+
+
+class Restless(Exception):
+    """The server's processes changed during a sample, so its CPU time is not known. (nginx's cache loader leaves after a minute.)"""
+
+
+@dataclasses.dataclass
+class CellResult:
+    cell: Cell
+    samples: dict[str, list[Sample]] = dataclasses.field(default_factory=dict)
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    tls: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Result:
+    machine: str
+    options: Options
+    versions: dict[str, str]
+    cells: list[CellResult] = dataclasses.field(default_factory=list)
+
+
+def prepare(options: Options) -> None:
+    """Installs and builds what the run needs; raises `tools.Missing` with what to do."""
+    cores = os.sched_getaffinity(0)
+    if options.server_core == options.load_core or not {options.server_core, options.load_core} <= cores:
+        raise tools.Missing(f"two different cores are needed for server and load; there are {sorted(cores)}")
+    packages = {"wrk": "wrk", "h2load": "nghttp2-client", "nghttp": "nghttp2-client", "openssl": "openssl"}
+    for kind in options.peers:
+        packages |= kind.packages
+    tools.install(packages)
+    tools.floor()
+    if any(kind.name == "larder" for kind in options.peers):
+        tools.larder()
+
+
+def run(options: Options, each: Callable[[CellResult], None]) -> Result:
+    """Measures all cells and calls `each` with every finished one. Whatever happens, no process is left behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
+    result = Result(machine.description(), options, {})
+    with contextlib.ExitStack() as stack:
+        ground = stack.enter_context(rig(tools.floor(), options.server_core, options.load_core))
+        os.sched_setaffinity(0, {options.load_core})
+        servers = []
+        for kind in options.peers:
+            server = kind(ground)
+            stack.callback(server.stop)
+            server.start()
+            result.versions[server.name] = server.version()
+            servers.append(server)
+        for cell in options.cells:
+            measured = _measure_cell(cell, [server for server in servers if cell.protocol in server.protocols], ground, options)
+            result.cells.append(measured)
+            each(measured)
+    return result
+
+
+def _measure_cell(cell: Cell, servers: list[Peer], ground: Rig, options: Options) -> CellResult:
+    result = CellResult(cell)
+    etag = probe.origin_etag(ground.origin_port, cell)
+    wire_bytes: dict[str, int] = {}
+    for server in servers:
+        with _refusal(server, result):
+            wire_bytes[server.name], result.tls[server.name] = probe.verify(server, cell, etag)
+            _measure(server, cell, etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
+    for number in range(1, options.rounds + 1):
+        _progress(f"{cell.name}: round {number} of {options.rounds}")
+        # Each round starts with another server, so that none always follows the same one.
+        first = number % len(servers) if servers else 0
+        for server in servers[first:] + servers[:first]:
+            if server.name in result.refused:
+                continue
+            with _refusal(server, result):
+                sample = _measure(server, cell, etag, wire_bytes[server.name], options.seconds, number, ground)
+                result.samples.setdefault(server.name, []).append(sample)
+    result.samples = {server.name: result.samples[server.name] for server in servers if server.name in result.samples}
+    for server in servers:
+        if server.name not in result.refused:
+            with _refusal(server, result):
+                probe.verify(server, cell, etag)
+    _progress("")
+    return result
+
+
+@contextlib.contextmanager
+def _refusal(server: Peer, result: CellResult):
+    """Turns a wrong answer into a refused row: such a server has no figures in the cell."""
+    try:
+        yield
+    except (probe.Wrong, RuntimeError, OSError) as error:
+        result.refused[server.name] = str(error)
+        result.samples.pop(server.name, None)
+
+
+def _measure(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, number: int, ground: Rig) -> Sample:
+    """The first calm sample, else the calmest of a few: chosen by what others did, never by what was measured."""
+    samples: list[Sample] = []
+    for _ in range(TRIES):
+        with contextlib.suppress(Restless):
+            samples.append(_sample(server, cell, etag, wire_bytes, seconds, number, ground))
+            if samples[-1].others_share <= DISTURBED_SHARE:
+                break
+    if not samples:
+        raise probe.Wrong(f"processes of the server came or went during each of {TRIES} loads")
+    return min(samples, key=lambda sample: sample.others_share)
+
+
+def _sample(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, number: int, ground: Rig) -> Sample:
+    url = server.url(cell.protocol, cell.path)
+    pids = server.pids()
+    asked = ground.origin_requests()
+    softirq_thread = machine.softirq_thread(ground.server_core)
+    kernel = set() if softirq_thread is None else {softirq_thread}
+    core_before, began = machine.core_seconds(ground.server_core), time.monotonic()
+    own_before, kernel_before = _cpu(pids), _cpu(kernel)
+    seen = load.drive(cell, url, etag, wire_bytes, seconds, ground.load_core, ground.folder)
+    time.sleep(SETTLE_SECONDS)
+    if server.pids() != pids:
+        raise Restless
+    # What the kernel put off from the server's system calls to its own thread is the server's cost too.
+    deferred = _cpu(kernel) - kernel_before
+    cpu, elapsed = _cpu(pids) - own_before + deferred, time.monotonic() - began
+    core_after = machine.core_seconds(ground.server_core)
+    busy, stolen = core_after[0] - core_before[0], core_after[1] - core_before[1]
+    if seen.errors:
+        raise probe.Wrong(", ".join(seen.errors))
+    if server.caches and ground.origin_requests() != asked:
+        raise probe.Wrong(f"{ground.origin_requests() - asked} requests reached the origin during the load")
+    own_kib, resident_kib = machine.memory_kib(pids)
+    return Sample(
+        round=number,
+        requests_per_second=seen.answers / seen.seconds,
+        cpu_us=cpu / seen.answers * 1e6,
+        p50_us=seen.p50_us,
+        p99_us=seen.p99_us,
+        own_kib=own_kib,
+        resident_kib=resident_kib,
+        server_share=cpu / elapsed,
+        softirq_share=deferred / cpu,
+        others_share=max(stolen, busy - cpu, 0.0) / elapsed,
+    )
+
+
+def _cpu(pids: set[int]) -> float:
+    return sum(machine.cpu_seconds(pid) for pid in pids)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

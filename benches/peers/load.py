@@ -1,0 +1,109 @@
+"""The load: wrk for HTTP/1.1, h2load for HTTP/2, each bounded in time and on its own core."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+import subprocess
+
+from cells import MIB, Cell
+
+GRACE_SECONDS = 30
+SCRIPT = pathlib.Path(__file__).with_name("wrk.lua")
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What one run of a load generator saw.
+
+    `answers` counts whole answers. For large objects it is the received bytes in units of one answer, so that answers
+    cut off at the end count for the part that was served.
+    """
+
+    answers: float
+    seconds: float
+    p50_us: float
+    p99_us: float
+    errors: list[str]
+
+
+def drive(cell: Cell, url: str, etag: str, wire_bytes: int, seconds: int, core: int, scratch: pathlib.Path) -> Load:
+    """Loads `url` for `seconds`. `wire_bytes` is the length of one verified HTTP/1.1 answer, head and body."""
+    header = ["-H", f"If-None-Match: {etag}"] if cell.conditional else []
+    if cell.protocol == "h2":
+        return _h2load(cell, url, header, seconds, core, scratch)
+    return _wrk(cell, url, header, wire_bytes, seconds, core)
+
+
+def _run(core: int, command: list[str], seconds: int) -> str:
+    pinned = ["taskset", "-c", str(core), *command]
+    done = subprocess.run(pinned, capture_output=True, text=True, timeout=seconds + GRACE_SECONDS)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done.stdout
+
+
+def _wrk(cell: Cell, url: str, header: list[str], wire_bytes: int, seconds: int, core: int) -> Load:
+    command = ["wrk", "-t1", f"-c{cell.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(SCRIPT), *header]
+    output = _run(core, [*command, url], seconds)
+    line = re.search(r"^SUMMARY (.*)$", output, re.MULTILINE)
+    if line is None:
+        raise RuntimeError(f"wrk printed no summary: {output.strip()[-500:]}")
+    figures = json.loads(line.group(1))
+    errors = [f"{figures[kind]} {kind} errors" for kind in ("connect", "read", "write", "status", "timeout") if figures[kind]]
+    requests, received = figures["requests"], figures["bytes"]
+    if requests == 0:
+        errors.append("no answers")
+    # wrk does not tell a 200 from a 304: the bytes do. Fields such as Age may change their length a little.
+    slack = 64 * requests
+    if not requests * wire_bytes - slack <= received <= (requests + cell.connections) * wire_bytes + slack:
+        errors.append(f"{requests} answers of {wire_bytes} bytes, but {received} bytes received")
+    answers = received / wire_bytes if cell.size >= MIB and not cell.conditional else float(requests)
+    return Load(answers, figures["microseconds"] / 1e6, figures["p50"], figures["p99"], errors)
+
+
+def _h2load(cell: Cell, url: str, header: list[str], seconds: int, core: int, scratch: pathlib.Path) -> Load:
+    log = scratch / "h2load.log"
+    log.unlink(missing_ok=True)
+    command = ["h2load", "-t1", f"-c{cell.connections}", f"-m{cell.streams}", f"-D{seconds}", f"--log-file={log}"]
+    output = _run(core, [*command, *header, url], seconds)
+    summary = re.search(
+        r"(\d+) total, .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output
+    )
+    traffic = re.search(r"traffic: .*\((\d+)\) data", output)
+    if summary is None or traffic is None:
+        raise RuntimeError(f"h2load printed no summary: {output.strip()[-500:]}")
+    done, failed, timeouts = int(summary.group(2)), int(summary.group(4)), int(summary.group(6))
+    errors = []
+    if failed or timeouts:
+        errors.append(f"{failed} requests failed, {timeouts} timed out")
+    if done == 0:
+        errors.append("no answers")
+    durations, statuses = _read_log(log)
+    wanted = "304" if cell.conditional else "200"
+    if set(statuses) != {wanted}:
+        errors.append(f"statuses other than {wanted}: {dict(statuses)}")
+    body_bytes = 0 if cell.conditional else cell.size
+    data, in_flight = int(traffic.group(1)), cell.connections * cell.streams
+    if not done * body_bytes <= data <= (done + in_flight) * body_bytes:
+        errors.append(f"{done} answers of {body_bytes} body bytes, but {data} bytes received")
+    answers = data / body_bytes if body_bytes >= MIB else float(done)
+    return Load(answers, float(seconds), _percentile(durations, 50), _percentile(durations, 99), errors)
+
+
+def _read_log(log: pathlib.Path) -> tuple[list[int], dict[str, int]]:
+    """(durations in microseconds, answers by status) of h2load's log: start, status, duration, tab-separated."""
+    durations: list[int] = []
+    statuses: dict[str, int] = {}
+    with log.open() as lines:
+        for line in lines:
+            _start, status, duration = line.split("\t")[:3]
+            durations.append(int(duration))
+            statuses[status] = statuses.get(status, 0) + 1
+    return sorted(durations), statuses
+
+
+def _percentile(ordered: list[int], percent: int) -> float:
+    return float(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]) if ordered else 0.0

@@ -1,0 +1,117 @@
+//! How the client commands reach a node: its URL, the token, one call.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::{HeaderValue, Request, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use super::user_store;
+use crate::control::TOKEN_FILE;
+use crate::origin::{Balance, Config, Origin, OriginTls, ServerConfig, Source, no_body};
+
+const SYSTEM_STORE: &str = "/var/cache/larder";
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What every client command takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct NodeArgs {
+    /// The node's admin URL
+    #[arg(long, value_name = "URL", env = "LARDER_NODE", default_value = "http://127.0.0.1:8090")]
+    node: String,
+    /// A file with the token [default: LARDER_TOKEN, else the local store's]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file with the CA of the node's certificate
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl NodeArgs {
+    /// Calls the admin API.
+    pub(super) fn get(&self, path_and_query: &str) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.call(path_and_query))
+    }
+
+    async fn call(&self, path_and_query: &str) -> anyhow::Result<Value> {
+        let (tls, host, port) = crate::config::parse_server_url(&self.node).with_context(|| {
+            format!("--node {}: a URL such as http://127.0.0.1:8090 is needed", self.node)
+        })?;
+        let server = ServerConfig { tls, host, port, weight: 1 };
+        let authority = server.authority();
+        let config = Config {
+            name: "node".into(),
+            source: Source::Servers(vec![server]),
+            balance: Balance::RoundRobin,
+            host: None,
+            tls: OriginTls { ca: self.ca.clone(), ..OriginTls::default() },
+            connect_timeout: TIMEOUT,
+            first_byte_timeout: TIMEOUT,
+            between_bytes_timeout: TIMEOUT,
+            idle_timeout: TIMEOUT,
+            retries: 0,
+            max_connections: 1,
+            queue: 0,
+            queue_timeout: TIMEOUT,
+        };
+        let mut request = Request::new(no_body());
+        *request.uri_mut() = path_and_query.parse()?;
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::try_from(authority)?);
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(token) = self.token()? {
+            headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
+        }
+        let node = Origin::new(config, 0)?;
+        let response = node.send(request).await.with_context(|| {
+            format!(
+                "no node answers at {}; is it running? Name another with --node URL or LARDER_NODE",
+                self.node
+            )
+        })?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        let value: Value = serde_json::from_slice(&body).with_context(|| {
+            format!("{} answered {status} and no JSON; is that a node's admin URL?", self.node)
+        })?;
+        if !status.is_success() {
+            let detail = value["detail"].as_str().unwrap_or("no reason given");
+            let hint =
+                if status.as_u16() == 401 { "; pass --token-file FILE or set LARDER_TOKEN" } else { "" };
+            bail!("{} answered {status}: {detail}{hint}", self.node);
+        }
+        Ok(value)
+    }
+
+    /// From the flag, the environment, or a store on this machine.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        if let Some(path) = &self.token_file {
+            let token = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+            return Ok(Some(token.trim().to_owned()));
+        }
+        if let Ok(token) = std::env::var("LARDER_TOKEN") {
+            return Ok(Some(token.trim().to_owned()));
+        }
+        let stores = [user_store(), Path::new(SYSTEM_STORE).to_owned()];
+        let found = stores.iter().find_map(|store| std::fs::read_to_string(store.join(TOKEN_FILE)).ok());
+        Ok(found.map(|token| token.trim().to_owned()))
+    }
+}
+
+/// `1536` as `1.5 KiB`.
+pub(super) fn bytes(value: &Value) -> String {
+    let mut number = value.as_f64().unwrap_or(0.0);
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if number < 1024.0 {
+            return if unit == "B" { format!("{number} B") } else { format!("{number:.1} {unit}") };
+        }
+        number /= 1024.0;
+    }
+    format!("{number:.1} TiB")
+}

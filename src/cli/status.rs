@@ -1,0 +1,97 @@
+//! `larder status`: the node at a glance.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::{NodeArgs, bytes};
+use super::print_line;
+
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Show the node at a glance: hit ratio, requests, tiers, origins.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  larder status
+  larder status --watch
+  larder status --node https://edge-1.example:8090 --token-file ./token --json")]
+pub(super) struct Args {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Show it again every second
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    loop {
+        let status = args.node.get("/v1/status")?;
+        if args.node.json {
+            let text = if args.watch { status.to_string() } else { serde_json::to_string_pretty(&status)? };
+            print_line(&text)?;
+        } else {
+            if args.watch && std::io::stdout().is_terminal() {
+                // Clear the screen and go to its top.
+                print!("\x1b[2J\x1b[H");
+            }
+            print_line(&render(&status))?;
+        }
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(WATCH_EVERY);
+    }
+}
+
+fn render(status: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let mut lines = vec![format!(
+        "{} {}  {}  up {}",
+        text(&status["node"]),
+        text(&status["version"]),
+        text(&status["state"]),
+        duration(number(&status["uptime_seconds"])),
+    )];
+    let ratio = status["hit_ratio"].as_f64().map_or("-".into(), |ratio| format!("{:.1} %", ratio * 100.0));
+    lines.push(format!("hit ratio    {ratio}   bytes sent {}", bytes(&status["response_bytes"])));
+    let requests = status["requests"].as_object().into_iter().flatten();
+    let counts = requests.filter(|(_, n)| number(n) > 0).map(|(name, n)| format!("{name} {n}"));
+    lines.push(format!("requests     {}", counts.collect::<Vec<_>>().join("   ")));
+    lines.push(format!(
+        "connections  {}   fetches in flight {}",
+        number(&status["connections"]),
+        number(&status["fetches_in_flight"])
+    ));
+    let memory = &status["store"]["memory"];
+    lines.push(format!(
+        "memory       {} of {}   {} objects",
+        bytes(&memory["bytes"]),
+        bytes(&memory["capacity_bytes"]),
+        number(&memory["objects"])
+    ));
+    for origin in status["origins"].as_array().into_iter().flatten() {
+        for server in origin["servers"].as_array().into_iter().flatten() {
+            let state = if server["up"].as_bool().unwrap_or(false) { "up" } else { "down" };
+            let error = server["last_error"].as_str().map(|e| format!("   {e}")).unwrap_or_default();
+            lines.push(format!(
+                "origin       {} {}   {state}   in flight {}{error}",
+                text(&origin["name"]),
+                text(&server["server"]),
+                number(&server["in_flight"])
+            ));
+        }
+    }
+    lines.join("\n")
+}
+
+fn duration(secs: u64) -> String {
+    match secs {
+        0..60 => format!("{secs}s"),
+        60..3600 => format!("{}m{}s", secs / 60, secs % 60),
+        3600..86_400 => format!("{}h{}m", secs / 3600, secs / 60 % 60),
+        _ => format!("{}d{}h", secs / 86_400, secs / 3600 % 24),
+    }
+}

@@ -1,0 +1,269 @@
+//! Kinds of values: what is allowed, and how it is said.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::settings::Setting;
+
+/// What a setting's value may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Bool,
+    Int {
+        min: u64,
+        max: u64,
+    },
+    Size {
+        min: u64,
+        max: u64,
+        percent: bool,
+    },
+    Duration {
+        min_ms: u64,
+        max_ms: u64,
+        may_be_empty: bool,
+    },
+    Text(Format),
+    OneOf(&'static [&'static str]),
+    List(&'static Kind),
+    Table(&'static [Setting]),
+    /// A table whose missing settings are inherited instead of having defaults.
+    Overrides(&'static [Setting]),
+    Tables(&'static [Setting]),
+    Map(Format, &'static Kind),
+    Time,
+}
+
+/// What a string may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Any,
+    Token,
+    Name,
+    Path,
+    SocketAddr,
+    SocketAddrOrEmpty,
+    Cidr,
+    HostPattern,
+    Method,
+    HeaderName,
+    HeaderValue,
+    PathPattern,
+    Status,
+    TokenHash,
+    Url,
+    LogOutput,
+}
+
+impl Format {
+    pub(super) fn allows(self, text: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Token => !text.is_empty() && text.len() <= 64 && text.bytes().all(is_token_byte),
+            Self::Name => {
+                let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+                (1..=64).contains(&text.len()) && text.bytes().all(is_name)
+            }
+            Self::Path | Self::LogOutput => !text.is_empty() && !text.contains('\0'),
+            Self::SocketAddr => text.parse::<SocketAddr>().is_ok(),
+            Self::SocketAddrOrEmpty => text.is_empty() || text.parse::<SocketAddr>().is_ok(),
+            Self::Cidr => parse_cidr(text).is_some(),
+            Self::HostPattern => is_host_pattern(text),
+            Self::Method => text == "*" || http::Method::from_bytes(text.as_bytes()).is_ok(),
+            Self::HeaderName => http::HeaderName::try_from(text).is_ok(),
+            Self::HeaderValue => http::HeaderValue::try_from(text).is_ok(),
+            Self::PathPattern => text.starts_with(['/', '*']),
+            Self::Status => text.parse::<u16>().is_ok_and(|status| (200..600).contains(&status)),
+            Self::TokenHash => {
+                let hex = text.strip_prefix("blake3:");
+                hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+            }
+            Self::Url => parse_server_url(text).is_some(),
+        }
+    }
+
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Self::Any => "a string",
+            Self::Token => "letters, digits and -._~ (at most 64)",
+            Self::Name => "a name of letters, digits, - _ . (1 to 64)",
+            Self::Path => "a path",
+            Self::SocketAddr => r#"an address with a port, such as "0.0.0.0:80" or "[::]:443""#,
+            Self::SocketAddrOrEmpty => r#"an address with a port, such as "0.0.0.0:9180", or """#,
+            Self::Cidr => r#"an address or a network, such as "10.0.0.0/8" or "2001:db8::/32""#,
+            Self::HostPattern => r#"a lower-case host name, "*.name" or "*""#,
+            Self::Method => r#"a method such as "GET", or "*""#,
+            Self::HeaderName => "a field name",
+            Self::HeaderValue => "a field value without control characters",
+            Self::PathPattern => r#"a pattern that begins with / or *, such as "/assets/*""#,
+            Self::Status => "a status from 200 to 599",
+            Self::TokenHash => r#""blake3:" and 64 hexadecimal digits"#,
+            Self::Url => r#"a URL of scheme, host and port only, such as "https://10.0.0.1:8443""#,
+            Self::LogOutput => r#""off", "stdout", "stderr" or the path of a file"#,
+        }
+    }
+}
+
+impl Kind {
+    /// What is allowed, in words.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Bool => "true or false".into(),
+            Self::Int { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Size { min, max, percent } => {
+                let share = if *percent { r#", or a share such as "25%""# } else { "" };
+                let (min, max) = (show_size(*min), show_size(*max));
+                format!(r#"a size such as "512KiB" or "20GiB", from {min} to {max}{share}"#)
+            }
+            Self::Duration { min_ms, max_ms, may_be_empty } => {
+                let empty = if *may_be_empty { r#", or """# } else { "" };
+                let (min, max) = (show_duration(*min_ms), show_duration(*max_ms));
+                format!(r#"a duration such as "250ms", "30s" or "1d", from {min} to {max}{empty}"#)
+            }
+            Self::Text(format) => format.describe().into(),
+            Self::OneOf(words) => {
+                words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or ")
+            }
+            Self::List(item) => format!("a list, each {}", item.describe()),
+            Self::Table(_) | Self::Overrides(_) => "a table".into(),
+            Self::Tables(_) => "tables".into(),
+            Self::Map(key, value) => {
+                format!("a table of {} to {}", key.describe(), value.describe())
+            }
+            Self::Time => "a date and time such as 2027-01-01T00:00:00Z".into(),
+        }
+    }
+}
+
+fn is_token_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
+}
+
+fn is_host_pattern(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_v6 = name.starts_with('[')
+        && name.ends_with(']')
+        && name[1..name.len() - 1].parse::<std::net::Ipv6Addr>().is_ok();
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+    };
+    is_v6 || (name.len() <= 253 && name.split('.').all(is_label))
+}
+
+/// A network, or a single address as one.
+pub(super) fn parse_cidr(text: &str) -> Option<ipnet::IpNet> {
+    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(Into::into))
+}
+
+/// `http[s]://host[:port]` and nothing more.
+pub fn parse_server_url(text: &str) -> Option<(bool, String, u16)> {
+    let uri: http::Uri = text.parse().ok()?;
+    let tls = match uri.scheme_str()? {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    let authority = uri.authority()?;
+    if authority.as_str().contains('@') || uri.path() != "/" || uri.query().is_some() {
+        return None;
+    }
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let port = authority.port_u16();
+    if authority.port().is_some() && port.is_none_or(|port| port == 0) {
+        return None;
+    }
+    (!host.is_empty()).then(|| (tls, host, port.unwrap_or(if tls { 443 } else { 80 })))
+}
+
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+
+/// `512KiB`, `20GiB`, `1000` (bytes).
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    let unit = SIZE_UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)));
+    let (number, bytes) = unit.unwrap_or((text, &1));
+    parse_number(number)?.checked_mul(*bytes)
+}
+
+/// `25%`, from 1 to 100.
+pub(super) fn parse_percent(text: &str) -> Option<u64> {
+    parse_number(text.strip_suffix('%')?).filter(|percent| (1..=100).contains(percent))
+}
+
+const TIME_UNITS: [(&str, u64); 6] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+
+/// `250ms`, `30s`, `5m`, `12h`, `1d`, `2w`.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, ms) = TIME_UNITS.iter().find_map(|(unit, ms)| {
+        let number = text.strip_suffix(unit)?;
+        number.ends_with(|c: char| c.is_ascii_digit()).then_some((number, ms))
+    })?;
+    Some(Duration::from_millis(parse_number(number)?.checked_mul(*ms)?))
+}
+
+fn parse_number(text: &str) -> Option<u64> {
+    let digits = text.trim_end();
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// The largest unit that shows it exactly.
+pub(super) fn show_size(bytes: u64) -> String {
+    let unit = SIZE_UNITS[..4].iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+    unit.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
+}
+
+fn show_duration(ms: u64) -> String {
+    let units = TIME_UNITS[..5].iter().rev();
+    let unit = units.clone().find(|(_, unit)| ms >= *unit && ms % unit == 0);
+    unit.map_or_else(|| format!("{ms}ms"), |(name, unit)| format!("{}{name}", ms / unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(parse_size("512KiB"), Some(524_288));
+        assert_eq!(parse_size("20GiB"), Some(20 << 30));
+        assert_eq!(parse_size("1MB"), Some(1_000_000));
+        assert_eq!(parse_size("0"), Some(0));
+        for bad in ["", "KiB", "-1", "1.5GiB", "1 parsec", "99999999999TiB", "1kib"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1d"), Some(Duration::from_secs(86_400)));
+        for bad in ["", "s", "30", "-1s", "1.5s", "1y"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+        assert_eq!(parse_percent("25%"), Some(25));
+        assert_eq!(parse_percent("0%"), None);
+        assert_eq!(parse_percent("101%"), None);
+        assert_eq!(show_size(1536 * 1024), "1536KiB");
+        assert_eq!(show_duration(90_000), "90s");
+    }
+
+    #[test]
+    fn urls_of_servers() {
+        assert_eq!(parse_server_url("https://10.0.0.1"), Some((true, "10.0.0.1".into(), 443)));
+        assert_eq!(parse_server_url("http://[::1]:81/"), Some((false, "::1".into(), 81)));
+        for bad in ["10.0.0.1", "ftp://a", "http://a/path", "http://u@a", "http://a:0", "http://a:99999", ""]
+        {
+            assert_eq!(parse_server_url(bad), None, "{bad}");
+        }
+    }
+}

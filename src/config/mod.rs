@@ -1,0 +1,176 @@
+//! The configuration: from a TOML file to what every part is built from.
+//!
+//! `settings` is the one table of all settings; `check` walks a file against it and finds every
+//! fault at once; `raw` is the result with defaults filled in; `resolve` turns it into the parts' own
+//! `Config`s and finds what no single value can tell, such as an origin that does not exist.
+
+mod check;
+mod diagnostic;
+mod kind;
+mod raw;
+mod resolve;
+mod schema;
+mod settings;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use kind::parse_server_url;
+pub use schema::json_schema;
+
+use crate::net::{CertificateFiles, Limits, ListenConfig};
+use crate::telemetry::AccessLogConfig;
+use crate::{control, edge, origin, store};
+use check::Given;
+use diagnostic::{Diagnostics, Place};
+
+/// A validated configuration, in the terms of the parts it is for.
+#[derive(Debug)]
+pub struct Config {
+    /// Public name of the node.
+    pub name: String,
+    /// Serving threads.
+    pub workers: usize,
+    /// How long a drain waits for responses.
+    pub drain_timeout: Duration,
+    /// How long readyz says 503 before listeners close.
+    pub drain_delay: Duration,
+    /// Peers whose forwarding fields are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Data listeners.
+    pub listen: Vec<ListenConfig>,
+    /// Certificates of the data listeners.
+    pub certificates: Vec<CertificateFiles>,
+    /// The admin listener.
+    pub admin: AdminListener,
+    /// The scrapers' listener.
+    pub metrics: Option<std::net::SocketAddr>,
+    /// What clients may take.
+    pub limits: Limits,
+    /// The store.
+    pub store: store::Config,
+    /// Directory of the store.
+    pub store_path: PathBuf,
+    /// Origins, in the file's order.
+    pub origins: Vec<origin::Config>,
+    /// Sites, in the file's order.
+    pub sites: Vec<SiteConfig>,
+    /// The access log.
+    pub access_log: AccessLogConfig,
+}
+
+/// `[admin]`.
+#[derive(Debug)]
+pub struct AdminListener {
+    /// Where it listens.
+    pub listen: ListenConfig,
+    /// Its certificate, when it speaks TLS.
+    pub certificate: Option<CertificateFiles>,
+    /// Who may use it.
+    pub tokens: Vec<control::TokenConfig>,
+}
+
+/// A site whose origins are still names.
+#[derive(Debug)]
+pub struct SiteConfig {
+    /// Everything but the treatments' origins.
+    pub name: Arc<str>,
+    /// Host patterns.
+    pub hosts: Vec<String>,
+    /// Whether plain requests are sent to https.
+    pub redirect_to_https: bool,
+    /// Lifetime of Strict-Transport-Security.
+    pub hsts: Duration,
+    /// Methods let in; `None`: all.
+    pub methods: Option<Vec<http::Method>>,
+    /// The site's own treatment.
+    pub default: TreatmentConfig,
+    /// Rules, the first match wins.
+    pub rules: Vec<RuleConfig>,
+}
+
+/// A rule whose origin is still a name.
+#[derive(Debug)]
+pub struct RuleConfig {
+    /// Patterns; empty: all paths.
+    pub paths: Vec<edge::config::PathPattern>,
+    /// Methods; empty: all.
+    pub methods: Vec<http::Method>,
+    /// What it does.
+    pub treatment: TreatmentConfig,
+}
+
+/// A treatment whose origin is still a name.
+#[derive(Debug)]
+pub struct TreatmentConfig {
+    /// The origin's name.
+    pub origin: String,
+    /// Never from or to the cache.
+    pub pass: bool,
+    /// See `edge::config::Treatment`.
+    pub policy: crate::rules::policy::SitePolicy,
+    /// See `edge::config::Treatment`.
+    pub query: crate::rules::key::QueryRule,
+    /// See `edge::config::Treatment`.
+    pub range_miss: edge::config::RangeMiss,
+    /// See `edge::config::Treatment`.
+    pub reject_unknown_transfer_coding: bool,
+    /// See `edge::config::Treatment`.
+    pub max_variants: usize,
+    /// See `edge::config::Treatment`.
+    pub strip_targeted: bool,
+    /// See `edge::config::Treatment`.
+    pub request_headers: edge::config::HeaderChanges,
+    /// See `edge::config::Treatment`.
+    pub response_headers: edge::config::HeaderChanges,
+    /// See `edge::config::Treatment`.
+    pub access: edge::config::Access,
+}
+
+/// What reading a configuration came to.
+#[derive(Debug)]
+pub struct Checked {
+    /// There when no diagnostic is an error.
+    pub config: Option<Config>,
+    /// All faults, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads and validates a file; an error only when it can't be read at all.
+pub fn check_file(path: &Path) -> std::io::Result<Checked> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(check_text(&path.display().to_string(), &text))
+}
+
+/// Validates a configuration's text; `file` is what diagnostics call it.
+pub fn check_text(file: &str, text: &str) -> Checked {
+    let mut diagnostics = Diagnostics::new(file, text);
+    let Given { mut values, places } = check::read(text, settings::ROOT, &mut diagnostics);
+    resolve::inherit(&mut values);
+    check::fill(&mut values, settings::ROOT, "edge");
+    let mut config = None;
+    if !diagnostics.has_errors() {
+        match toml::Value::Table(values).try_into::<raw::Root>() {
+            Ok(raw) => config = Some(resolve::resolve(raw, &places, &mut diagnostics)),
+            Err(error) => diagnostics.error(Place::File, "", error.to_string(), ""),
+        }
+    }
+    let config = config.filter(|_| !diagnostics.has_errors());
+    Checked { config, diagnostics: diagnostics.into_sorted() }
+}
+
+/// The machine's or the cgroup's memory in bytes, whichever is less.
+pub fn available_memory() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total_kib = meminfo.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    });
+    let machine = total_kib.map_or(1 << 30, |kib| kib * 1024);
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    limit.and_then(|text| text.trim().parse().ok()).map_or(machine, |limit: u64| limit.min(machine))
+}
+
+#[cfg(test)]
+mod tests;

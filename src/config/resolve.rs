@@ -1,0 +1,428 @@
+//! From what is written to what the parts are built from, and the faults that only the whole shows.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use toml::{Table, Value};
+
+use super::diagnostic::{Diagnostics, Place};
+use super::kind::{parse_cidr, parse_server_url};
+use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
+use crate::control::TokenConfig;
+use crate::edge::config::{Access, HeaderChanges, PathPattern, RangeMiss};
+use crate::net::{CertificateFiles, Limits, ListenConfig, load_certificates};
+use crate::rules::key::{QueryMode, QueryRule};
+use crate::rules::policy::{SetCookie, SitePolicy};
+use crate::telemetry::{AccessLogConfig, LogOutput};
+use crate::{origin, store};
+
+/// What a rule leaves open it takes from its site, setting by setting.
+pub(super) fn inherit(values: &mut Table) {
+    let Some(Value::Array(sites)) = values.get_mut("site") else { return };
+    for site in sites.iter_mut().filter_map(Value::as_table_mut) {
+        let inherited: Vec<(&str, Table)> = ["cache", "headers", "access"]
+            .into_iter()
+            .map(|name| (name, site.get(name).and_then(Value::as_table).cloned().unwrap_or_default()))
+            .collect();
+        let Some(Value::Array(rules)) = site.get_mut("rule") else { continue };
+        for rule in rules.iter_mut().filter_map(Value::as_table_mut) {
+            for (name, of_site) in &inherited {
+                let own = rule.remove(*name).and_then(|v| v.as_table().cloned()).unwrap_or_default();
+                let mut merged = overlay(of_site.clone(), own);
+                let settings = match *name {
+                    "cache" => super::settings::CACHE,
+                    "headers" => super::settings::HEADERS,
+                    _ => super::settings::ACCESS,
+                };
+                let profile = merged.get("profile").and_then(Value::as_str).unwrap_or("edge").to_owned();
+                check::fill(&mut merged, settings, &profile);
+                rule.insert((*name).to_owned(), Value::Table(merged));
+            }
+        }
+    }
+}
+
+fn overlay(mut base: Table, over: Table) -> Table {
+    for (key, value) in over {
+        match (base.remove(&key), value) {
+            // `query` and the like are one choice, taken whole; `set` and `remove` lists too.
+            (Some(Value::Table(below)), Value::Table(above)) if matches!(&*key, "request" | "response") => {
+                base.insert(key, Value::Table(overlay(below, above)));
+            }
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+    base
+}
+
+struct Resolver<'a> {
+    places: &'a HashMap<String, Range<usize>>,
+    diagnostics: &'a mut Diagnostics,
+}
+
+/// Builds the configuration; faults are told, and the result is then not used.
+pub(super) fn resolve(
+    raw: raw::Root,
+    places: &HashMap<String, Range<usize>>,
+    diagnostics: &mut Diagnostics,
+) -> Config {
+    let mut resolver = Resolver { places, diagnostics };
+    resolver.check_listeners(&raw);
+    resolver.check_names(&raw);
+    resolver.check_sites(&raw);
+    resolver.check_admin(&raw);
+    let workers = match raw.node.workers {
+        0 => std::thread::available_parallelism().map_or(1, Into::into),
+        workers => workers,
+    };
+    let memory_bytes = raw.store.memory.of(available_memory());
+    let certificates: Vec<_> = raw.certificate.iter().map(files).collect();
+    Config {
+        name: raw.node.name,
+        workers,
+        drain_timeout: raw.node.drain_timeout.get(),
+        drain_delay: raw.node.drain_delay.get(),
+        trusted_proxies: cidrs(&raw.node.trusted_proxies),
+        listen: raw.listen.iter().map(|l| ListenConfig { address: l.address, tls: l.tls }).collect(),
+        certificates,
+        admin: AdminListener {
+            listen: ListenConfig { address: raw.admin.address, tls: raw.admin.tls.is_some() },
+            certificate: raw.admin.tls.as_ref().map(files),
+            tokens: raw.admin.token.iter().filter_map(token).collect(),
+        },
+        metrics: raw.metrics.address.parse().ok(),
+        limits: limits(&raw.limits),
+        store: store::Config {
+            memory_bytes,
+            max_object_bytes: raw.store.max_object.of(memory_bytes).min(memory_bytes / 2),
+            workers,
+        },
+        store_path: raw.store.path,
+        origins: raw.origin.iter().map(origin_config).collect(),
+        sites: raw.site.iter().map(site_config).collect(),
+        access_log: AccessLogConfig { output: log_output(&raw.access_log.output) },
+    }
+}
+
+impl Resolver<'_> {
+    fn error(&mut self, path: &str, found: impl Into<String>, allowed: &str) {
+        let place = self.places.get(path).cloned().map_or(Place::File, Place::At);
+        self.diagnostics.error(place, path, found.into(), allowed);
+    }
+
+    fn check_listeners(&mut self, raw: &raw::Root) {
+        if raw.listen.is_empty() {
+            self.error("listen", "no listener", r#"at least one [[listen]] with an address"#);
+        }
+        for (i, listen) in raw.listen.iter().enumerate() {
+            if listen.tls && raw.certificate.is_empty() {
+                let allowed = "a [[certificate]] with cert and key beside it";
+                self.error(&format!("listen[{i}].tls"), "true, but there is no certificate", allowed);
+            }
+            let is_taken = |other: &raw::Listen| other.address.port() != 0 && other.address == listen.address;
+            if raw.listen[..i].iter().any(is_taken) {
+                self.error(&format!("listen[{i}].address"), "the address of another listener", "each once");
+            }
+        }
+        for (i, certificate) in raw.certificate.iter().enumerate() {
+            self.check_certificate(&format!("certificate[{i}]"), certificate);
+        }
+        if let Some(certificate) = &raw.admin.tls {
+            self.check_certificate("admin.tls", certificate);
+        }
+    }
+
+    fn check_certificate(&mut self, path: &str, certificate: &raw::CertKey) {
+        use crate::net::TlsError;
+        if let Err(error) = load_certificates(&[files(certificate)]) {
+            let part = if matches!(error, TlsError::Key { .. }) { "key" } else { "cert" };
+            self.error(&format!("{path}.{part}"), error.to_string(), "PEM files that belong together");
+        }
+    }
+
+    fn check_names(&mut self, raw: &raw::Root) {
+        for (i, site) in raw.site.iter().enumerate() {
+            if raw.site[..i].iter().any(|other| other.name == site.name) {
+                self.error(&format!("site[{i}].name"), format!("{:?} again", site.name), "each name once");
+            }
+            for (h, host) in site.hosts.iter().enumerate() {
+                if raw.site[..i].iter().any(|other| other.hosts.contains(host)) {
+                    let found = format!("{host:?}, which another site has");
+                    self.error(&format!("site[{i}].hosts"), found, "each host in one site");
+                }
+                let _ = h;
+            }
+            if site.hosts.is_empty() {
+                self.error(&format!("site[{i}].hosts"), "[]", r#"at least one name, or "*""#);
+            }
+        }
+        for (i, origin) in raw.origin.iter().enumerate() {
+            if raw.origin[..i].iter().any(|other| other.name == origin.name) {
+                self.error(
+                    &format!("origin[{i}].name"),
+                    format!("{:?} again", origin.name),
+                    "each name once",
+                );
+            }
+            self.check_origin(i, origin);
+        }
+    }
+
+    fn check_origin(&mut self, i: usize, origin: &raw::Origin) {
+        match (&origin.dir, origin.servers.is_empty()) {
+            (None, true) => self.error(&format!("origin[{i}]"), "neither servers nor dir", "one of them"),
+            (Some(_), false) => self.error(&format!("origin[{i}].dir"), "servers as well", "one of them"),
+            (Some(dir), true) if !dir.is_dir() => {
+                let found = format!("{}, which is no directory", dir.display());
+                self.error(&format!("origin[{i}].dir"), found, "a directory that can be read");
+            }
+            _ => {}
+        }
+        if origin.tls.cert.is_some() != origin.tls.key.is_some() {
+            self.error(&format!("origin[{i}].tls"), "cert or key alone", "both or none");
+        }
+        let files = [("ca", &origin.tls.ca), ("cert", &origin.tls.cert), ("key", &origin.tls.key)];
+        for (name, path) in files {
+            if path.as_deref().is_some_and(|path| !Path::is_file(path)) {
+                let found = "a file that does not exist";
+                self.error(&format!("origin[{i}].tls.{name}"), found, "a PEM file");
+            }
+        }
+    }
+
+    fn check_sites(&mut self, raw: &raw::Root) {
+        let names: Vec<&str> = raw.origin.iter().map(|origin| origin.name.as_str()).collect();
+        for (i, site) in raw.site.iter().enumerate() {
+            let of_rules = site.rule.iter().enumerate().filter_map(|(r, rule)| {
+                Some((format!("site[{i}].rule[{r}].origin"), rule.origin.as_deref()?))
+            });
+            let all = of_rules.chain([(format!("site[{i}].origin"), site.origin.as_str())]);
+            for (path, name) in all.collect::<Vec<_>>() {
+                if !names.contains(&name) {
+                    self.error(&path, format!("{name:?}, which is no origin"), &names.join(", "));
+                }
+            }
+            self.check_query(&format!("site[{i}].cache.query"), &site.cache.query);
+            for (r, rule) in site.rule.iter().enumerate() {
+                self.check_query(&format!("site[{i}].rule[{r}].cache.query"), &rule.cache.query);
+            }
+        }
+    }
+
+    fn check_query(&mut self, path: &str, query: &raw::Query) {
+        let takes_names = matches!(&*query.mode, "allow" | "deny");
+        // A rule that inherits its site's query has no place of its own; the site's is told once.
+        if takes_names && query.names.is_empty() && self.places.contains_key(path) {
+            let found = format!("mode {:?} without names", query.mode);
+            self.error(path, found, r#"names = ["v", "@tracking"]"#);
+        }
+    }
+
+    fn check_admin(&mut self, raw: &raw::Root) {
+        let admin = &raw.admin;
+        if !admin.address.ip().is_loopback() && admin.tls.is_none() && !admin.insecure {
+            let found = format!("{}, which is not loopback, without TLS", admin.address);
+            self.error("admin.address", found, "a loopback address, admin.tls, or insecure = true");
+        }
+        for (i, token) in admin.token.iter().enumerate() {
+            for site in &token.sites {
+                if !raw.site.iter().any(|other| other.name == *site) {
+                    self.error(
+                        &format!("admin.token[{i}].sites"),
+                        format!("{site:?}, which is no site"),
+                        "names of sites",
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn files(raw: &raw::CertKey) -> CertificateFiles {
+    CertificateFiles { cert: raw.cert.clone(), key: raw.key.clone() }
+}
+
+fn cidrs(list: &[String]) -> Vec<ipnet::IpNet> {
+    list.iter().filter_map(|text| parse_cidr(text)).collect()
+}
+
+fn limits(raw: &raw::Limits) -> Limits {
+    Limits {
+        header_bytes: raw.header_bytes.of(0) as usize,
+        header_count: raw.header_count,
+        uri_bytes: raw.uri_bytes.of(0) as usize,
+        request_body_bytes: raw.request_body.of(0),
+        header_timeout: raw.header_timeout.get(),
+        body_timeout: raw.body_timeout.get(),
+        write_timeout: raw.write_timeout.get(),
+        idle_timeout: raw.idle_timeout.get(),
+        h2_streams: raw.h2_streams,
+        connections: raw.connections,
+        connections_per_client: raw.connections_per_client,
+    }
+}
+
+fn token(raw: &raw::Token) -> Option<TokenConfig> {
+    let expires = raw.expires.as_deref().and_then(crate::telemetry::parse_rfc3339);
+    Some(TokenConfig {
+        name: raw.name.clone(),
+        hash: blake3::Hash::from_hex(raw.hash.strip_prefix("blake3:")?.to_ascii_lowercase()).ok()?,
+        scopes: raw.scopes.clone(),
+        sites: raw.sites.clone(),
+        // A time that can't be read must not become "never".
+        expires: raw.expires.as_ref().map(|_| expires.unwrap_or_default()),
+    })
+}
+
+fn log_output(text: &str) -> LogOutput {
+    match text {
+        "off" => LogOutput::Off,
+        "stdout" => LogOutput::Stdout,
+        "stderr" => LogOutput::Stderr,
+        path => LogOutput::File(path.into()),
+    }
+}
+
+fn origin_config(raw: &raw::Origin) -> origin::Config {
+    let servers = raw.servers.iter().filter_map(|server| {
+        let (tls, host, port) = parse_server_url(&server.url)?;
+        Some(origin::ServerConfig { tls, host, port, weight: server.weight })
+    });
+    origin::Config {
+        name: raw.name.clone(),
+        source: match &raw.dir {
+            Some(dir) => origin::Source::Dir(dir.clone()),
+            None => origin::Source::Servers(servers.collect()),
+        },
+        balance: match &*raw.balance {
+            "round-robin" => origin::Balance::RoundRobin,
+            "hash" => origin::Balance::Hash,
+            _ => origin::Balance::LeastRequests,
+        },
+        host: Some(raw.host.clone()).filter(|host| !host.is_empty()),
+        tls: origin::OriginTls {
+            ca: raw.tls.ca.clone(),
+            cert: raw.tls.cert.clone(),
+            key: raw.tls.key.clone(),
+            verify: raw.tls.verify,
+        },
+        connect_timeout: raw.connect_timeout.get(),
+        first_byte_timeout: raw.first_byte_timeout.get(),
+        between_bytes_timeout: raw.between_bytes_timeout.get(),
+        idle_timeout: raw.idle_timeout.get(),
+        retries: raw.retries,
+        max_connections: raw.max_connections,
+        queue: raw.queue,
+        queue_timeout: raw.queue_timeout.get(),
+    }
+}
+
+fn site_config(raw: &raw::Site) -> SiteConfig {
+    let methods = methods(&raw.methods);
+    let treatment = |origin: &str, pass, cache, headers: &raw::Headers, access| TreatmentConfig {
+        origin: origin.to_owned(),
+        pass,
+        request_headers: changes(&headers.request),
+        response_headers: changes(&headers.response),
+        access,
+        ..treatment_of_cache(cache)
+    };
+    let rules = raw.rule.iter().map(|rule| RuleConfig {
+        paths: rule.path.iter().map(|pattern| PathPattern::new(pattern)).collect(),
+        methods: methods_of_rule(&rule.methods),
+        treatment: treatment(
+            rule.origin.as_ref().unwrap_or(&raw.origin),
+            rule.pass,
+            &rule.cache,
+            &rule.headers,
+            access(&rule.access),
+        ),
+    });
+    SiteConfig {
+        name: raw.name.as_str().into(),
+        hosts: raw.hosts.clone(),
+        redirect_to_https: raw.https == "redirect",
+        hsts: raw.hsts.get(),
+        methods,
+        default: treatment(&raw.origin, false, &raw.cache, &raw.headers, access(&raw.access)),
+        rules: rules.collect(),
+    }
+}
+
+fn methods(list: &[String]) -> Option<Vec<Method>> {
+    if list.iter().any(|method| method == "*") {
+        return None;
+    }
+    Some(list.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect())
+}
+
+fn methods_of_rule(list: &[String]) -> Vec<Method> {
+    methods(list).unwrap_or_default()
+}
+
+fn access(raw: &raw::Access) -> Access {
+    Access { allow: cidrs(&raw.allow), deny: cidrs(&raw.deny) }
+}
+
+fn changes(raw: &raw::Changes) -> HeaderChanges {
+    let name = |name: &str| HeaderName::try_from(name).ok();
+    HeaderChanges {
+        set: raw
+            .set
+            .iter()
+            .filter_map(|(key, value)| Some((name(key)?, HeaderValue::try_from(value).ok()?)))
+            .collect(),
+        remove: raw.remove.iter().filter_map(|key| name(key)).collect(),
+    }
+}
+
+fn treatment_of_cache(cache: &raw::Cache) -> TreatmentConfig {
+    let names = cache.query.names.clone();
+    TreatmentConfig {
+        origin: String::new(),
+        pass: false,
+        policy: SitePolicy {
+            set_cookie: match &*cache.set_cookie {
+                "strip" => SetCookie::Strip,
+                "store" => SetCookie::Store,
+                _ => SetCookie::Pass,
+            },
+            default_ttl_ms: cache.default_ttl.as_ms(),
+            min_ttl_ms: cache.min_ttl.as_ms(),
+            max_ttl_ms: cache.max_ttl.as_ms(),
+            override_ttl_ms: cache.override_ttl.0.map(|ttl: Duration| ttl.as_millis() as i64),
+            negative_ttl_ms: cache
+                .negative_ttl
+                .iter()
+                .filter_map(|(status, ttl)| Some((status.parse().ok()?, ttl.as_ms())))
+                .collect(),
+            max_error_ttl_ms: cache.max_error_ttl.as_ms(),
+            stale_while_revalidate_ms: cache.stale_while_revalidate.as_ms(),
+            stale_if_error_ms: cache.stale_if_error.as_ms(),
+            honor_request_cache_control: cache.honor_request_cache_control,
+            vary_pass: cache.vary_pass.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect(),
+            ..SitePolicy::default()
+        },
+        query: QueryRule {
+            mode: match &*cache.query.mode {
+                "none" => QueryMode::None,
+                "allow" => QueryMode::Allow(names),
+                "deny" => QueryMode::Deny(names),
+                _ => QueryMode::All,
+            },
+            sort: cache.query.sort,
+        },
+        range_miss: if cache.range_miss == "forward" { RangeMiss::Forward } else { RangeMiss::Full },
+        reject_unknown_transfer_coding: cache.unknown_transfer_coding == "reject",
+        max_variants: cache.max_variants,
+        strip_targeted: cache.strip_targeted,
+        request_headers: HeaderChanges::default(),
+        response_headers: HeaderChanges::default(),
+        access: Access::default(),
+    }
+}

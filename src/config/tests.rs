@@ -1,0 +1,172 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+[[listen]]
+address = "127.0.0.1:0"
+[[site]]
+name = "shop"
+hosts = ["*"]
+origin = "shop"
+[[origin]]
+name = "shop"
+servers = [{ url = "http://127.0.0.1:9" }]
+"#;
+
+fn faults(text: &str) -> Vec<String> {
+    let checked = check_text("x.toml", text);
+    assert_eq!(checked.config.is_some(), checked.diagnostics.iter().all(|d| d.severity == Severity::Warning));
+    checked.diagnostics.iter().map(ToString::to_string).collect()
+}
+
+fn valid(text: &str) -> Config {
+    let checked = check_text("x.toml", text);
+    assert!(checked.diagnostics.is_empty(), "{:#?}", checked.diagnostics);
+    checked.config.expect("no diagnostic, so a configuration")
+}
+
+#[test]
+fn the_smallest_file_has_the_documented_defaults() {
+    let config = valid(MINIMAL);
+    assert_eq!(config.name, "larder");
+    assert_eq!(config.limits.uri_bytes, 8192);
+    assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.sites[0].default.policy, crate::rules::policy::SitePolicy::default());
+    assert_eq!(config.origins[0].connect_timeout, Duration::from_secs(2));
+    assert!(config.metrics.is_none());
+}
+
+#[test]
+fn every_fault_is_told_with_its_place() {
+    let text = r#"
+[nodde]
+name = "x"
+[limits]
+header_bytes = "lots"
+idle_timeout = 30
+[[listen]]
+address = "localhost"
+[[site]]
+name = "shop"
+hosts = ["Shop.Example", "*"]
+origin = "shop"
+[site.cache]
+max_tll = "1d"
+profile = "fast"
+"#;
+    let faults = faults(text);
+    let has = |start: &str, middle: &str| {
+        assert!(
+            faults.iter().any(|f| f.starts_with(start) && f.contains(middle)),
+            "{start} {middle}: {faults:#?}"
+        );
+    };
+    has("x.toml:2:2:", "did you mean `node`?");
+    has("x.toml:5:16:", "limits.header_bytes: found: \"lots\"; allowed: a size");
+    has("x.toml:6:16:", "limits.idle_timeout: found: 30; allowed: a duration");
+    has("x.toml:8:11:", "listen[0].address");
+    has("x.toml:11:10:", "site[0].hosts[0]");
+    has("x.toml:14:1:", "did you mean `max_ttl`?");
+    has("x.toml:15:11:", "\"edge\" or \"rfc\"");
+    has("x.toml:1:1:", "origin: found: it is missing");
+    assert_eq!(faults.len(), 8, "{faults:#?}");
+}
+
+#[test]
+fn what_only_the_whole_shows_is_told_too() {
+    let text =
+        MINIMAL.replace("origin = \"shop\"", "origin = \"shoop\"") + "[admin]\naddress = \"0.0.0.0:8090\"\n";
+    let faults = faults(&text);
+    assert!(
+        faults[0].contains("site[0].origin: found: \"shoop\", which is no origin; allowed: shop"),
+        "{faults:#?}"
+    );
+    assert!(faults[1].contains("admin.address"), "{faults:#?}");
+    assert_eq!(faults.len(), 2);
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let faults = faults("[node\nname = \"a\n");
+    assert!(faults[0].starts_with("x.toml:1:"), "{faults:#?}");
+}
+
+#[test]
+fn a_rule_inherits_what_it_does_not_say() {
+    let text = MINIMAL.replace(
+        "[[origin]]",
+        "[site.cache]\nprofile = \"rfc\"\nmax_ttl = \"1d\"\n[[site.rule]]\npath = [\"/a/*\"]\ncache = { override_ttl = \"5s\" }\n[[site.rule]]\npass = true\n[[origin]]",
+    );
+    let config = valid(&text);
+    let rule = &config.sites[0].rules[0].treatment;
+    assert_eq!(rule.policy.override_ttl_ms, Some(5000));
+    assert_eq!(rule.policy.max_ttl_ms, 86_400_000);
+    assert_eq!(rule.policy.set_cookie, crate::rules::policy::SetCookie::Store);
+    assert_eq!(rule.range_miss, edge::config::RangeMiss::Forward);
+    assert_eq!(rule.origin, "shop");
+    assert!(config.sites[0].rules[1].treatment.pass);
+    assert_eq!(config.sites[0].default.policy.override_ttl_ms, None);
+}
+
+#[test]
+fn what_is_not_there_yet_is_a_warning_and_what_would_be_unsafe_without_an_error() {
+    let warned = faults(&MINIMAL.replace("[[origin]]", "[site.compress]\nencodings = [\"br\"]\n[[origin]]"));
+    assert!(warned.iter().all(|w| w.contains("warning")), "{warned:#?}");
+    let refused = faults(&MINIMAL.replace("[[site]]\n", "proxy_protocol = true\n[[site]]\n"));
+    assert!(refused[0].contains("error") && refused[0].contains("PROXY"), "{refused:#?}");
+}
+
+#[test]
+fn the_shipped_example_is_valid_and_names_every_setting_with_its_default() {
+    let text = include_str!("../../config/larder.toml");
+    // The example's paths and certificates are not on this machine.
+    let checked = check_text("config/larder.toml", text);
+    let errors: Vec<_> = checked.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    let mut missing = Vec::new();
+    names(settings::ROOT, &mut |setting| {
+        let is_named = |line: &str| {
+            let line = line.trim_start_matches(['#', ' ', '[']);
+            let rest = line.rsplit_once('.').filter(|_| line.ends_with(']')).map_or(line, |(_, last)| last);
+            rest.strip_prefix(setting.name).is_some_and(|after| after.starts_with([' ', ']', '=']))
+                || line.contains(&format!("{} = ", setting.name))
+        };
+        if setting.support == settings::Support::Yes && !text.lines().any(is_named) {
+            missing.push(setting.name);
+        }
+    });
+    assert!(missing.is_empty(), "config/larder.toml does not mention {missing:?}");
+}
+
+fn names(all: &[settings::Setting], visit: &mut impl FnMut(&settings::Setting)) {
+    for setting in all {
+        visit(setting);
+        match setting.kind {
+            kind::Kind::Table(inner) | kind::Kind::Tables(inner) => names(inner, visit),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_default_of_the_table_is_allowed_by_it() {
+    fn walk(all: &'static [settings::Setting]) {
+        for setting in all {
+            let texts = match setting.default {
+                settings::Default::Value(text) => vec![text],
+                settings::Default::ByProfile { edge, rfc } => vec![edge, rfc],
+                _ => vec![],
+            };
+            for text in texts {
+                let one: &'static [settings::Setting] = Box::leak(Box::new([*setting]));
+                let text = format!("{} = {text}", setting.name);
+                let mut diagnostics = Diagnostics::new("t", &text);
+                check::read(&text, one, &mut diagnostics);
+                assert!(!diagnostics.has_errors(), "{text}: {:?}", diagnostics.into_sorted());
+            }
+            if let kind::Kind::Table(inner) | kind::Kind::Tables(inner) = setting.kind {
+                walk(inner);
+            }
+        }
+    }
+    walk(settings::ROOT);
+}

@@ -1,0 +1,220 @@
+//! Who may use the admin API: bearer tokens with scopes, known by their hash.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
+
+use super::problem::Problem;
+use crate::net::ConnInfo;
+use crate::rules::time::Millis;
+
+/// The made token's file in the store's directory.
+pub const TOKEN_FILE: &str = "admin.token";
+/// Failures of one address within [`FAILURE_WINDOW`] before it is told to wait.
+const MAX_FAILURES: u32 = 10;
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// Addresses whose failures are counted.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// `[[admin.token]]`.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    /// Shown in logs.
+    pub name: String,
+    /// BLAKE3 of the token; its comparison takes constant time.
+    pub hash: blake3::Hash,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// Sites it is for; none: all.
+    pub sites: Vec<String>,
+    /// From when on it is refused.
+    pub expires: Option<Millis>,
+}
+
+impl TokenConfig {
+    /// Whether it covers a site.
+    pub(super) fn covers(&self, site: &str) -> bool {
+        self.sites.is_empty() || self.sites.iter().any(|own| own == site)
+    }
+
+    fn allows(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|own| own == scope || own == "admin")
+    }
+}
+
+/// The made token can't be kept or read.
+#[derive(Debug, thiserror::Error)]
+#[error("the admin token {path}: {source}; make the directory writable, or configure an [[admin.token]]")]
+pub struct TokenFileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+#[derive(Debug)]
+pub(super) struct Tokens {
+    known: Vec<Arc<TokenConfig>>,
+    failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+}
+
+impl Tokens {
+    pub(super) fn new(configured: &[TokenConfig], store: &Path) -> Result<Self, TokenFileError> {
+        let mut known: Vec<_> = configured.iter().cloned().map(Arc::new).collect();
+        if known.is_empty() {
+            let path = store.join(TOKEN_FILE);
+            let token = read_or_make(&path).map_err(|source| TokenFileError { path, source })?;
+            known.push(Arc::new(TokenConfig {
+                name: "local".into(),
+                hash: blake3::hash(token.as_bytes()),
+                scopes: vec!["admin".into()],
+                sites: Vec::new(),
+                expires: None,
+            }));
+        }
+        Ok(Self { known, failures: Mutex::default() })
+    }
+
+    /// The token of a request, if it has the scope.
+    pub(super) fn authorize(
+        &self,
+        headers: &HeaderMap,
+        conn: &ConnInfo,
+        scope: &str,
+        now: Millis,
+    ) -> Result<Arc<TokenConfig>, Problem> {
+        let address = conn.peer.ip();
+        self.check_failures(address)?;
+        let Some(token) = self.find(headers, now) else {
+            self.count_failure(address);
+            let detail = "a valid token is needed: Authorization: Bearer TOKEN";
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
+            return Err(problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        };
+        if !token.allows(scope) {
+            let detail = format!("the token {:?} has no scope {scope:?}", token.name);
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        }
+        Ok(token)
+    }
+
+    fn find(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
+        let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+        let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+        if !scheme.eq_ignore_ascii_case(b"bearer ") {
+            return None;
+        }
+        let hash = blake3::hash(token.trim_ascii());
+        // All are compared, so that the time does not tell which one matched.
+        let mut found = None;
+        for known in &self.known {
+            let is_valid = known.expires.is_none_or(|expires| now < expires);
+            if known.hash == hash && is_valid {
+                found = Some(known.clone());
+            }
+        }
+        found
+    }
+
+    fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
+        let failures = self.failures.lock();
+        let Some((count, since)) = failures.get(&address) else { return Ok(()) };
+        let left = FAILURE_WINDOW.saturating_sub(since.elapsed());
+        if *count < MAX_FAILURES || left.is_zero() {
+            return Ok(());
+        }
+        let detail = "too many requests without a valid token; wait";
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", detail);
+        Err(problem.with(header::RETRY_AFTER, HeaderValue::from(left.as_secs() + 1)))
+    }
+
+    fn count_failure(&self, address: IpAddr) {
+        let mut failures = self.failures.lock();
+        if failures.len() >= MAX_ADDRESSES {
+            failures.retain(|_, (_, since)| since.elapsed() < FAILURE_WINDOW);
+            if failures.len() >= MAX_ADDRESSES {
+                failures.clear();
+            }
+        }
+        let entry = failures.entry(address).or_insert((0, Instant::now()));
+        if entry.1.elapsed() >= FAILURE_WINDOW {
+            *entry = (0, Instant::now());
+        }
+        entry.0 += 1;
+    }
+}
+
+fn read_or_make(path: &Path) -> io::Result<String> {
+    match fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let token = new_token()?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(format!("{token}\n").as_bytes())?;
+    file.sync_all()?;
+    Ok(token)
+}
+
+/// 256 random bits, recognisable as a token of this program.
+fn new_token() -> io::Result<String> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(format!("larder_{}", blake3::Hash::from_bytes(random).to_hex()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conn() -> ConnInfo {
+        let address = "127.0.0.1:1".parse().unwrap();
+        ConnInfo { peer: address, local: address, tls: "" }
+    }
+
+    fn headers(token: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("bearer {token}")).unwrap());
+        headers
+    }
+
+    fn tokens() -> Tokens {
+        let token = |name: &str, scopes: &[&str], expires| TokenConfig {
+            name: name.into(),
+            hash: blake3::hash(name.as_bytes()),
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+            sites: vec!["shop".into()],
+            expires,
+        };
+        let list = [token("reader", &["read"], None), token("old", &["read"], Some(Millis(5)))];
+        Tokens::new(&list, Path::new("/nonexistent")).unwrap()
+    }
+
+    #[test]
+    fn scopes_sites_and_expiry_count() {
+        let tokens = tokens();
+        let read = tokens.authorize(&headers("reader"), &conn(), "read", Millis(9)).unwrap();
+        assert!(read.covers("shop") && !read.covers("other"));
+        assert!(tokens.authorize(&headers("reader"), &conn(), "purge", Millis(9)).is_err());
+        assert!(tokens.authorize(&headers("old"), &conn(), "read", Millis(4)).is_ok());
+        assert!(tokens.authorize(&headers("old"), &conn(), "read", Millis(5)).is_err());
+        assert!(tokens.authorize(&HeaderMap::new(), &conn(), "read", Millis(5)).is_err());
+    }
+
+    #[test]
+    fn guessing_is_slowed_down() {
+        let tokens = tokens();
+        for _ in 0..MAX_FAILURES {
+            assert!(tokens.authorize(&headers("guess"), &conn(), "read", Millis(0)).is_err());
+        }
+        assert!(tokens.authorize(&headers("reader"), &conn(), "read", Millis(0)).is_err());
+    }
+}

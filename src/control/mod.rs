@@ -1,0 +1,95 @@
+//! The control path: the admin API, who may use it, health and metrics.
+//!
+//! It runs on a thread of its own. It may call the data path; the data path never calls it.
+
+mod auth;
+mod handler;
+mod health;
+mod metrics;
+mod objects;
+mod problem;
+mod status;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use axum::Router;
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+
+pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
+pub use handler::AdminHandler;
+pub use metrics::ProcessMetrics;
+
+use crate::edge::Edge;
+use crate::net::Connections;
+use crate::origin::Origin;
+use crate::store::Store;
+use crate::telemetry::Clock;
+use auth::Tokens;
+
+/// What the control path works on.
+#[derive(Debug)]
+pub struct Parts {
+    /// The node's public name.
+    pub name: String,
+    /// The data path.
+    pub edge: Arc<Edge>,
+    /// The store.
+    pub store: Arc<Store>,
+    /// All origins.
+    pub origins: Vec<Arc<Origin>>,
+    /// The connections of the data listeners.
+    pub connections: Arc<Connections>,
+    /// Node time.
+    pub clock: Clock,
+    /// Everything that is scraped.
+    pub registry: Registry,
+    /// Directory of the store, where a made token is kept.
+    pub store_path: PathBuf,
+}
+
+/// The control path of a node.
+#[derive(Debug)]
+pub struct Control {
+    parts: Parts,
+    tokens: Tokens,
+    is_ready: AtomicBool,
+}
+
+impl Control {
+    /// Composes it. Without configured tokens one is made, or read, in the store's directory.
+    pub fn new(parts: Parts, tokens: &[TokenConfig]) -> Result<Arc<Self>, TokenFileError> {
+        let tokens = Tokens::new(tokens, &parts.store_path)?;
+        Ok(Arc::new(Self { parts, tokens, is_ready: AtomicBool::new(false) }))
+    }
+
+    /// What `readyz` says from now on.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.is_ready.store(is_ready, Relaxed);
+    }
+
+    /// The handler of the admin listener.
+    pub fn admin(self: &Arc<Self>) -> AdminHandler {
+        let api = Router::new()
+            .route("/v1/status", get(status::status))
+            .route("/v1/origins", get(status::origins))
+            .route("/v1/objects", get(objects::objects))
+            .merge(open_routes());
+        AdminHandler::new(api.fallback(problem::no_such_call).with_state(self.clone()))
+    }
+
+    /// The handler of the scrapers' listener.
+    pub fn scrapers(self: &Arc<Self>) -> AdminHandler {
+        AdminHandler::new(open_routes().fallback(problem::no_such_call).with_state(self.clone()))
+    }
+}
+
+/// What needs no token.
+fn open_routes() -> Router<Arc<Control>> {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+}

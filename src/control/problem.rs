@@ -1,0 +1,57 @@
+//! Errors of the admin API: RFC 9457 problem JSON with a stable type.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+/// One error.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    word: &'static str,
+    detail: String,
+    errors: Vec<(String, String)>,
+    extra: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, word: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, word, detail: detail.into(), errors: Vec::new(), extra: None }
+    }
+
+    /// Points at what is wrong: a JSON pointer into the body, or a parameter's name.
+    pub(super) fn at(mut self, pointer: &str, detail: impl Into<String>) -> Self {
+        self.errors.push((pointer.to_owned(), detail.into()));
+        self
+    }
+
+    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { extra: Some((name, value)), ..self }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = serde_json::json!({
+            "type": format!("urn:larder:problem:{}", self.word),
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if !self.errors.is_empty() {
+            let entry = |(pointer, detail)| serde_json::json!({ "pointer": pointer, "detail": detail });
+            body["errors"] = self.errors.into_iter().map(entry).collect();
+        }
+        let mut response = (self.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some((name, value)) = self.extra {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+/// Paths that are no call.
+pub(super) async fn no_such_call(uri: http::Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no-such-call", format!("there is no call {}", uri.path()))
+}

@@ -1,0 +1,67 @@
+//! `GET /v1/status` and `GET /v1/origins`: the node at a glance.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::Control;
+use super::problem::Problem;
+use crate::net::ConnInfo;
+
+pub(super) async fn status(
+    State(control): State<Arc<Control>>,
+    Extension(conn): Extension<Arc<ConnInfo>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let now = control.parts.clock.now();
+    control.tokens.authorize(&headers, &conn, "read", now)?;
+    let parts = &control.parts;
+    let totals = parts.edge.metrics().totals();
+    let of = |name: &str| totals.iter().find(|(n, _)| *n == name).map_or(0, |(_, count)| *count);
+    let from_cache = of("hit") + of("hit_stale") + of("collapsed") + of("revalidated");
+    let cacheable = from_cache + of("miss");
+    let hit_ratio = (cacheable > 0).then(|| from_cache as f64 / cacheable as f64);
+    let requests: serde_json::Map<String, Value> =
+        totals.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect();
+    let store = parts.store.stats();
+    let sites: Vec<&str> = parts.edge.config().sites.iter().map(|site| &*site.name).collect();
+    Ok(Json(json!({
+        "node": parts.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": if control.is_ready.load(Relaxed) { "running" } else { "draining" },
+        "uptime_seconds": parts.clock.uptime().as_secs(),
+        "connections": parts.connections.open(),
+        "requests": requests,
+        "hit_ratio": hit_ratio,
+        "response_bytes": parts.edge.metrics().bytes(),
+        "fetches_in_flight": parts.edge.flights(),
+        "access_log_dropped": parts.edge.access_log_dropped(),
+        "store": { "memory": {
+            "objects": store.objects,
+            "bytes": store.resident_bytes,
+            "charged_bytes": store.charged_bytes,
+            "capacity_bytes": store.capacity_bytes,
+        }},
+        "sites": sites,
+        "origins": describe_origins(&control),
+    })))
+}
+
+pub(super) async fn origins(
+    State(control): State<Arc<Control>>,
+    Extension(conn): Extension<Arc<ConnInfo>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let now = control.parts.clock.now();
+    control.tokens.authorize(&headers, &conn, "read", now)?;
+    Ok(Json(json!({ "items": describe_origins(&control) })))
+}
+
+fn describe_origins(control: &Control) -> Vec<Value> {
+    let origins = control.parts.origins.iter();
+    origins.map(|origin| json!({ "name": origin.name(), "servers": origin.servers() })).collect()
+}

@@ -1,0 +1,244 @@
+//! The first step: refuse what is malformed or hostile, find the site, the rule and the cache key.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http_body::Body as _;
+
+use super::Edge;
+use super::client::{self, Client};
+use super::config::{Site, Treatment};
+use super::refusal::{Reason, Refusal};
+use crate::net::{ConnInfo, RequestBody};
+use crate::rules::invalidate::Target;
+use crate::rules::key::{self, CacheKey, Scheme};
+
+/// A request that may be answered.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) site: Arc<Site>,
+    pub(super) treatment: Arc<Treatment>,
+    pub(super) key: CacheKey,
+    pub(super) client: Client,
+    pub(super) scheme: Scheme,
+    host_at: usize,
+    path_at: usize,
+}
+
+impl Admitted {
+    /// The normalised host.
+    pub(super) fn host(&self) -> &str {
+        &self.key.canonical()[self.host_at..self.path_at]
+    }
+
+    /// The normalised path and the filtered query: what the origin is asked for.
+    pub(super) fn target(&self) -> &str {
+        &self.key.canonical()[self.path_at..]
+    }
+
+    /// The target in its parts.
+    pub(super) fn as_target(&self) -> Target<'_> {
+        let (path, query) = match self.target().split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.target(), None),
+        };
+        Target { scheme: self.scheme, host: self.host(), path, query }
+    }
+
+    /// The key of another target of the same site and host.
+    pub(super) fn key_of(&self, path: &str, query: Option<&str>) -> CacheKey {
+        let query = query.and_then(|query| key::filter_query(query, &self.treatment.query));
+        CacheKey::new(self.scheme, self.host(), path, query.as_deref())
+    }
+}
+
+/// Why a request goes no further, and the site that it was found to be for, if any.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) site: Option<Arc<Site>>,
+    pub(super) client: IpAddr,
+    pub(super) is_https: bool,
+}
+
+/// Methods of purge dialects: never forwarded, whatever the site lets in.
+const PURGE_METHODS: [&str; 5] = ["PURGE", "BAN", "PURGEKEYS", "PURGETAGS", "REFRESH"];
+
+impl Edge {
+    /// Admits a request, or says why not.
+    pub(super) fn admit(
+        &self,
+        parts: &Parts,
+        body: &RequestBody,
+        conn: &ConnInfo,
+    ) -> Result<Admitted, Box<Refused>> {
+        let client = client::verify(conn, &parts.headers, &self.config.trusted_proxies);
+        let scheme = if client.is_https { Scheme::Https } else { Scheme::Http };
+        let refuse = |refusal: Refusal, site: Option<&Arc<Site>>| {
+            let (site, is_https) = (site.cloned(), client.is_https);
+            Box::new(Refused { refusal, site, client: client.address, is_https })
+        };
+        check_message(parts, body, self.config.uri_bytes).map_err(|r| refuse(r, None))?;
+        let authority = authority(parts).map_err(|r| refuse(r, None))?;
+        let host =
+            key::normalize_host(authority, scheme).map_err(|e| refuse(bad_host(&e.to_string()), None))?;
+        check_absolute_form(parts, &host, scheme).map_err(|r| refuse(r, None))?;
+        let Some(site) = self.sites.find(&host) else {
+            let detail = "this node serves no such host";
+            let refusal = Refusal::new(Reason::UnknownHost, StatusCode::MISDIRECTED_REQUEST, detail);
+            return Err(refuse(refusal, None));
+        };
+        let path = key::normalize_path(parts.uri.path()).map_err(|e| {
+            refuse(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, e.to_string()), Some(site))
+        })?;
+        let treatment = site.treatment(&parts.method, &path);
+        self.check_site(parts, site, treatment, &client, &host).map_err(|r| refuse(r, Some(site)))?;
+        let query = parts.uri.query().and_then(|query| key::filter_query(query, &treatment.query));
+        let key = CacheKey::new(scheme, &host, &path, query.as_deref());
+        let host_at = scheme.as_str().len() + "://".len();
+        let path_at = host_at + host.len();
+        let (site, treatment) = (site.clone(), treatment.clone());
+        Ok(Admitted { site, treatment, key, client, scheme, host_at, path_at })
+    }
+
+    fn check_site(
+        &self,
+        parts: &Parts,
+        site: &Site,
+        treatment: &Treatment,
+        client: &Client,
+        host: &str,
+    ) -> Result<(), Refusal> {
+        if PURGE_METHODS.contains(&parts.method.as_str()) {
+            let detail = "this address has no right to purge";
+            return Err(Refusal::new(Reason::PurgeDenied, StatusCode::FORBIDDEN, detail));
+        }
+        if let Some(methods) = &site.methods
+            && !methods.contains(&parts.method)
+        {
+            let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            return Err(not_allowed(&allowed));
+        }
+        if !treatment.access.admits(client.address) {
+            let detail = "this address may not use this site";
+            return Err(Refusal::new(Reason::AccessDenied, StatusCode::FORBIDDEN, detail));
+        }
+        if site.redirect_to_https && !client.is_https {
+            return Err(redirect_to_https(parts, host));
+        }
+        if self.has_been_here(&parts.headers) {
+            let detail = "the request has passed this node before: an origin points back at it";
+            return Err(Refusal::new(Reason::Loop, StatusCode::LOOP_DETECTED, detail));
+        }
+        Ok(())
+    }
+
+    /// RFC 8586: whether CDN-Loop names this node.
+    fn has_been_here(&self, headers: &HeaderMap) -> bool {
+        let lines = headers.get_all(&super::CDN_LOOP).iter().filter_map(|value| value.to_str().ok());
+        let mut members = lines.flat_map(|line| line.split(','));
+        members.any(|member| member.split(';').next().unwrap_or_default().trim() == self.config.loop_id)
+    }
+}
+
+/// What hyper lets through and a cache must not.
+fn check_message(parts: &Parts, body: &RequestBody, uri_bytes: usize) -> Result<(), Refusal> {
+    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+        return Err(not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS").closing());
+    }
+    let target_bytes = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target_bytes > uri_bytes {
+        let detail = format!("the target is longer than {uri_bytes} bytes");
+        return Err(Refusal::new(Reason::TargetTooLong, StatusCode::URI_TOO_LONG, detail));
+    }
+    if !parts.uri.path().starts_with('/') && !(parts.method == Method::OPTIONS && parts.uri.path() == "*") {
+        let detail = "the target must be a path or an absolute URL";
+        return Err(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, detail).closing());
+    }
+    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if codings.next().is_some() || !is_chunked {
+            let detail = "the only transfer coding understood is one `chunked`";
+            return Err(Refusal::new(Reason::TransferCoding, StatusCode::BAD_REQUEST, detail).closing());
+        }
+    }
+    // A body on GET has no meaning (RFC 9110 §9.3.1) and every smuggling trick needs one.
+    if matches!(parts.method, Method::GET | Method::HEAD) && !body.is_end_stream() {
+        let detail = "a GET or HEAD request must not have a body";
+        return Err(Refusal::new(Reason::UnexpectedBody, StatusCode::BAD_REQUEST, detail).closing());
+    }
+    if body.is_too_large() {
+        let detail = "the request's body is larger than the limit";
+        return Err(Refusal::new(Reason::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, detail).closing());
+    }
+    Ok(())
+}
+
+/// The one authority that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
+fn authority(parts: &Parts) -> Result<&str, Refusal> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad_host("there is more than one Host"));
+    }
+    let host = host.map(HeaderValue::to_str).transpose().map_err(|_| bad_host("Host is not ASCII"))?;
+    let of_target = parts.uri.authority().map(http::uri::Authority::as_str);
+    if of_target.is_some_and(|authority| authority.contains('@')) || host.is_some_and(|h| h.contains('@')) {
+        let detail = "user information in a URL is not supported";
+        return Err(Refusal::new(Reason::Userinfo, StatusCode::BAD_REQUEST, detail).closing());
+    }
+    match (of_target, host) {
+        (Some(authority), None) if parts.version >= Version::HTTP_2 => Ok(authority),
+        (_, Some(host)) => Ok(host),
+        (_, None) => Err(bad_host("there is no Host")),
+    }
+}
+
+/// An absolute-form target, or `:authority`, must agree with Host and with the connection.
+fn check_absolute_form(parts: &Parts, host: &str, scheme: Scheme) -> Result<(), Refusal> {
+    let mismatch =
+        |detail: &str| Err(Refusal::new(Reason::HostMismatch, StatusCode::BAD_REQUEST, detail).closing());
+    if let Some(authority) = parts.uri.authority() {
+        match key::normalize_host(authority.as_str(), scheme) {
+            Ok(of_target) if of_target == host => {}
+            _ => return mismatch("the target names another host than Host does"),
+        }
+    }
+    if parts.version < Version::HTTP_2
+        && let Some(of_target) = parts.uri.scheme_str()
+        && !of_target.eq_ignore_ascii_case(scheme.as_str())
+    {
+        return mismatch("the target names another scheme than the connection's");
+    }
+    Ok(())
+}
+
+fn bad_host(detail: &str) -> Refusal {
+    Refusal::new(Reason::BadHost, StatusCode::BAD_REQUEST, detail).closing()
+}
+
+fn not_allowed(allowed: &str) -> Refusal {
+    let detail = format!("the method is not allowed here; allowed: {allowed}");
+    let refusal = Refusal::new(Reason::Method, StatusCode::METHOD_NOT_ALLOWED, detail);
+    match HeaderValue::try_from(allowed) {
+        Ok(allowed) => refusal.with(header::ALLOW, allowed),
+        Err(_) => refusal,
+    }
+}
+
+fn redirect_to_https(parts: &Parts, host: &str) -> Refusal {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let location = format!("https://{name}{target}");
+    let detail = format!("this site is served over https: {location}");
+    let refusal = Refusal::new(Reason::HttpsRedirect, StatusCode::PERMANENT_REDIRECT, detail);
+    match HeaderValue::try_from(location) {
+        Ok(location) => refusal.with(header::LOCATION, location),
+        Err(_) => refusal,
+    }
+}

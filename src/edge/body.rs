@@ -1,0 +1,185 @@
+//! The body of an answer, whatever it comes from, and the bookkeeping at its end.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::flight::Follower;
+use super::record::Record;
+use crate::object;
+use crate::origin::{OriginBody, OriginError};
+
+/// Why a body ends before its end. The connection is broken off, so that no client takes a part
+/// for the whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The origin's answer to this request broke.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// The fetch that this request follows broke.
+    #[error("the shared fetch broke off: {0}")]
+    Flight(Arc<str>),
+    /// This client is too slow for a response that is not stored.
+    #[error("the client fell out of the window of a response that is not stored")]
+    OutOfWindow,
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub(super) enum Part {
+    Bytes(Bytes),
+    Stored(Arc<object::Body>, Range<u64>),
+}
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    Bytes(Bytes),
+    Stored(Arc<object::Body>, Range<u64>),
+    Parts(VecDeque<Part>),
+    Flight(Follower),
+    Origin(OriginBody),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Body {
+    kind: Kind,
+    record: Option<Record>,
+}
+
+impl Body {
+    pub(super) fn empty() -> Self {
+        Self { kind: Kind::Empty, record: None }
+    }
+
+    pub(super) fn bytes(bytes: Bytes) -> Self {
+        Self { kind: Kind::Bytes(bytes), record: None }
+    }
+
+    pub(super) fn stored(body: Arc<object::Body>, range: Range<u64>) -> Self {
+        Self { kind: Kind::Stored(body, range), record: None }
+    }
+
+    pub(super) fn parts(parts: VecDeque<Part>) -> Self {
+        Self { kind: Kind::Parts(parts), record: None }
+    }
+
+    pub(super) fn flight(follower: Follower) -> Self {
+        Self { kind: Kind::Flight(follower), record: None }
+    }
+
+    pub(super) fn origin(body: OriginBody) -> Self {
+        Self { kind: Kind::Origin(body), record: None }
+    }
+
+    pub(super) fn with(self, record: Record) -> Self {
+        Self { record: Some(record), ..self }
+    }
+
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
+            }
+            Kind::Stored(body, left) => Poll::Ready(next_slice(body, left).map(Ok)),
+            Kind::Parts(parts) => Poll::Ready(next_part(parts).map(Ok)),
+            Kind::Flight(follower) => follower.poll_next(cx),
+            Kind::Origin(body) => poll_origin(body, cx),
+        }
+    }
+}
+
+fn next_slice(body: &object::Body, left: &mut Range<u64>) -> Option<Bytes> {
+    let slice = body.slice(left)?;
+    left.start += slice.len() as u64;
+    Some(slice)
+}
+
+fn next_part(parts: &mut VecDeque<Part>) -> Option<Bytes> {
+    loop {
+        let slice = match parts.front_mut()? {
+            Part::Bytes(bytes) => Some(std::mem::take(bytes)).filter(|b| !b.is_empty()),
+            Part::Stored(body, left) => next_slice(body, left),
+        };
+        if slice.is_some() {
+            return slice;
+        }
+        parts.pop_front();
+    }
+}
+
+fn poll_origin(body: &mut OriginBody, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    use http_body::Body as _;
+    loop {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Ok(frame))) => {
+                // Trailers are hop by hop unless known otherwise (RFC 9110 §6.5.1): dropped.
+                if let Ok(data) = frame.into_data() {
+                    return Poll::Ready(Some(Ok(data)));
+                }
+            }
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = self.poll_kind(cx);
+        if let Poll::Ready(next) = &polled
+            && let Some(record) = &mut self.record
+        {
+            match next {
+                Some(Ok(data)) => record.sent(data.len()),
+                None => record.complete(),
+                Some(Err(_)) => {}
+            }
+        }
+        polled.map(|next| next.map(|result| result.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Bytes(bytes) => bytes.is_empty(),
+            Kind::Stored(_, left) => left.is_empty(),
+            Kind::Parts(parts) => parts.is_empty(),
+            Kind::Flight(follower) => follower.is_done(),
+            Kind::Origin(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stored(_, left) => SizeHint::with_exact(left.end - left.start),
+            Kind::Parts(parts) => SizeHint::with_exact(parts.iter().map(part_len).sum()),
+            Kind::Flight(follower) => follower.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Kind::Origin(body) => body.size_hint(),
+        }
+    }
+}
+
+fn part_len(part: &Part) -> u64 {
+    match part {
+        Part::Bytes(bytes) => bytes.len() as u64,
+        Part::Stored(_, left) => left.end - left.start,
+    }
+}

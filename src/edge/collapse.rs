@@ -1,0 +1,185 @@
+//! Who fetches? One flight for each key and variant, and what is remembered of keys whose answers
+//! can't be shared.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::flight::{Flight, Published};
+use crate::rules::key::KeyHash;
+use crate::rules::time::Millis;
+use crate::rules::vary::{VariantKey, VaryRule};
+
+/// Keys that something is remembered of; the least recently used are forgotten.
+const HINTS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// How long an answer that can't be shared keeps the next requests from queueing for one.
+const HIT_FOR_MISS_MS: i64 = 30_000;
+
+/// A key and, where its answers are known to vary, the values this request sends.
+type FlightKey = (KeyHash, Option<VariantKey>);
+
+/// What earlier answers under a key were like.
+#[derive(Clone, Debug, Default)]
+struct Hint {
+    unshared_until: Option<Millis>,
+    too_large_until: Option<Millis>,
+    vary: Option<VaryRule>,
+}
+
+/// The flights of a node and its hints. Its locks are on the way of a miss only.
+#[derive(Debug)]
+pub(super) struct Collapse {
+    flights: Mutex<HashMap<FlightKey, Arc<Flight>>>,
+    hints: Mutex<LruCache<KeyHash, Hint>>,
+}
+
+/// What a request is to do.
+pub(super) enum Join {
+    /// Fetch; everybody else follows.
+    Lead(Lead),
+    /// Follow the fetch that runs.
+    Follow(Arc<Flight>),
+}
+
+/// The right, and the duty, to fetch. Dropped without a word (a panic, a runtime that ends), it tells
+/// the followers so.
+#[derive(Debug)]
+pub(super) struct Lead {
+    pub(super) flight: Arc<Flight>,
+    /// `None`: a fetch of one's own that nobody follows.
+    registered: Option<(Arc<Collapse>, FlightKey)>,
+}
+
+impl Lead {
+    /// A fetch that nobody may follow.
+    pub(super) fn alone() -> Self {
+        Self { flight: Arc::default(), registered: None }
+    }
+
+    /// Takes the flight off the map: who comes from now on finds the store, or fetches anew.
+    pub(super) fn leave(&mut self) {
+        if let Some((collapse, key)) = self.registered.take() {
+            let mut flights = collapse.flights.lock();
+            if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+                flights.remove(&key);
+            }
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.leave();
+        self.flight.publish(Published::Aborted);
+        self.flight.finish(super::flight::End::Broken("the fetch was aborted".into()));
+    }
+}
+
+impl Collapse {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { flights: Mutex::default(), hints: Mutex::new(LruCache::new(HINTS)) })
+    }
+
+    /// Joins the flight of a key, or leads a new one. `found` looks into the store once more under
+    /// the lock: a flight that has just landed is there, since it leaves the map after storing.
+    pub(super) fn join<T>(
+        self: &Arc<Self>,
+        key: KeyHash,
+        request: &http::HeaderMap,
+        found: impl FnOnce() -> Option<T>,
+    ) -> Result<Join, T> {
+        let vary = self.hints.lock().peek(&key).and_then(|hint| hint.vary.clone());
+        let key: FlightKey = (key, vary.map(|rule| rule.key(request)));
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&key) {
+            return Ok(Join::Follow(flight.clone()));
+        }
+        if let Some(found) = found() {
+            return Err(found);
+        }
+        let flight = Arc::new(Flight::default());
+        flights.insert(key.clone(), flight.clone());
+        Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)) }))
+    }
+
+    /// Whether the answers under a key could not be shared lately.
+    pub(super) fn is_unshared(&self, key: KeyHash, now: Millis) -> bool {
+        let hints = self.hints.lock();
+        hints.peek(&key).and_then(|hint| hint.unshared_until).is_some_and(|until| now < until)
+    }
+
+    /// Whether the answers under a key were too large to be stored lately.
+    pub(super) fn is_too_large(&self, key: KeyHash, now: Millis) -> bool {
+        let hints = self.hints.lock();
+        hints.peek(&key).and_then(|hint| hint.too_large_until).is_some_and(|until| now < until)
+    }
+
+    /// Remembers that an answer could not be shared.
+    pub(super) fn mark_unshared(&self, key: KeyHash, now: Millis, is_too_large: bool) {
+        let until = Some(now.saturating_add(HIT_FOR_MISS_MS));
+        let mut hints = self.hints.lock();
+        let hint = hints.get_or_insert_mut(key, Hint::default);
+        hint.unshared_until = until;
+        hint.too_large_until = if is_too_large { until } else { None };
+    }
+
+    /// Remembers what a shared answer varies on; it clears the mark.
+    pub(super) fn mark_shared(&self, key: KeyHash, vary: &VaryRule) {
+        let mut hints = self.hints.lock();
+        if vary.is_empty() {
+            hints.pop(&key);
+            return;
+        }
+        let hint = hints.get_or_insert_mut(key, Hint::default);
+        *hint = Hint { vary: Some(vary.clone()), ..Hint::default() };
+    }
+
+    /// Flights under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.lock().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    fn join(collapse: &Arc<Collapse>, key: u128) -> Join {
+        let joined = collapse.join(KeyHash(key), &HeaderMap::new(), || None::<()>);
+        joined.unwrap_or_else(|()| unreachable!("nothing is found"))
+    }
+
+    #[tokio::test]
+    async fn one_leads_and_the_others_hear_of_its_death() {
+        let collapse = Collapse::new();
+        let Join::Lead(lead) = join(&collapse, 1) else { panic!("first") };
+        let Join::Follow(flight) = join(&collapse, 1) else { panic!("second") };
+        assert!(matches!(join(&collapse, 2), Join::Lead(_)));
+        drop(lead);
+        assert!(matches!(flight.published().await, Published::Aborted));
+        assert!(matches!(join(&collapse, 1), Join::Lead(_)));
+    }
+
+    #[test]
+    fn a_landed_flight_is_found_in_the_store() {
+        let collapse = Collapse::new();
+        assert_eq!(collapse.join(KeyHash(1), &HeaderMap::new(), || Some(7)).err(), Some(7));
+        assert_eq!(collapse.in_flight(), 0);
+    }
+
+    #[test]
+    fn marks_end_and_are_cleared_by_a_shared_answer() {
+        let collapse = Collapse::new();
+        let key = KeyHash(9);
+        collapse.mark_unshared(key, Millis(0), true);
+        assert!(collapse.is_unshared(key, Millis(1)));
+        assert!(collapse.is_too_large(key, Millis(1)));
+        assert!(!collapse.is_unshared(key, Millis(HIT_FOR_MISS_MS)));
+        collapse.mark_shared(key, &VaryRule::new(vec![]));
+        assert!(!collapse.is_unshared(key, Millis(1)));
+    }
+}

@@ -1,0 +1,222 @@
+//! What the data path is configured with: sites, and how each treats a path.
+//!
+//! Rules are resolved when the configuration is read: a [`Treatment`] is complete, a request only
+//! picks one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
+
+use crate::origin::Origin;
+use crate::rules::key::QueryRule;
+use crate::rules::policy::SitePolicy;
+
+/// The data path of a node.
+#[derive(Debug)]
+pub struct Config {
+    /// Public name: in `Via`, `Cache-Status` and `Proxy-Status`.
+    pub node: String,
+    /// This node's CDN-Loop identifier (RFC 8586).
+    pub loop_id: String,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of a request's target.
+    pub uri_bytes: usize,
+    /// The sites; a request's Host picks one.
+    pub sites: Vec<Arc<Site>>,
+}
+
+/// One `[[site]]`.
+#[derive(Debug)]
+pub struct Site {
+    /// Its name; a label of metrics.
+    pub name: Arc<str>,
+    /// Its place in the metrics.
+    pub index: usize,
+    /// Lower-case names, `*.name` for every name below, `*` for any.
+    pub hosts: Vec<String>,
+    /// Whether plain requests are sent to https (308).
+    pub redirect_to_https: bool,
+    /// `Strict-Transport-Security` on https answers.
+    pub hsts: Option<HeaderValue>,
+    /// Methods let in; `None`: all.
+    pub methods: Option<Vec<Method>>,
+    /// First match wins.
+    pub rules: Vec<Rule>,
+    /// When no rule matches.
+    pub default: Arc<Treatment>,
+}
+
+/// One `[[site.rule]]`.
+#[derive(Debug)]
+pub struct Rule {
+    /// Patterns of paths; empty: all.
+    pub paths: Vec<PathPattern>,
+    /// Methods; empty: all.
+    pub methods: Vec<Method>,
+    /// What it does.
+    pub treatment: Arc<Treatment>,
+}
+
+/// How a request is treated.
+#[derive(Debug)]
+pub struct Treatment {
+    /// Which rule it is, for `explain` and debugging: `default` or `rule 2`.
+    pub name: String,
+    /// Never from or to the cache.
+    pub pass: bool,
+    /// Where responses come from.
+    pub origin: Arc<Origin>,
+    /// What may be stored and for how long.
+    pub policy: SitePolicy,
+    /// What of the query counts.
+    pub query: QueryRule,
+    /// What to do with a range of what is not there.
+    pub range_miss: RangeMiss,
+    /// Whether an unknown transfer coding of an origin is refused or stripped.
+    pub reject_unknown_transfer_coding: bool,
+    /// Variants kept for a URL.
+    pub max_variants: usize,
+    /// Whether `CDN-Cache-Control` is kept from clients.
+    pub strip_targeted: bool,
+    /// Changes to requests on their way to the origin.
+    pub request_headers: HeaderChanges,
+    /// Changes to responses on their way to the client.
+    pub response_headers: HeaderChanges,
+    /// Who may ask.
+    pub access: Access,
+}
+
+/// `site.cache.range_miss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeMiss {
+    /// Fetch the whole, serve the range while it comes.
+    Full,
+    /// Ask the origin for the range; nothing is stored.
+    Forward,
+}
+
+/// `set` and `remove` of `site.headers`.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderChanges {
+    /// Fields that get this one value.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Fields taken out.
+    pub remove: Vec<HeaderName>,
+}
+
+impl HeaderChanges {
+    /// Applies the removals, then the settings.
+    #[inline]
+    pub fn apply(&self, headers: &mut http::HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+/// `site.access`: deny wins; an empty allow list lets everybody in.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Networks let in; empty: all.
+    pub allow: Vec<IpNet>,
+    /// Networks kept out.
+    pub deny: Vec<IpNet>,
+}
+
+impl Access {
+    /// Whether a verified address may ask.
+    #[inline]
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
+        !is_in(&self.deny) && (self.allow.is_empty() || is_in(&self.allow))
+    }
+}
+
+/// A path with `*` for any run of characters, slashes included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    parts: Vec<String>,
+}
+
+impl PathPattern {
+    /// Every string is a pattern.
+    pub fn new(pattern: &str) -> Self {
+        Self { parts: pattern.split('*').map(str::to_owned).collect() }
+    }
+
+    /// Whether the whole path matches.
+    pub fn matches(&self, path: &str) -> bool {
+        let Some((first, rest)) = self.parts.split_first() else { return false };
+        let Some(mut left) = path.strip_prefix(first.as_str()) else { return false };
+        let Some((last, middle)) = rest.split_last() else { return left.is_empty() };
+        for part in middle {
+            match left.find(part.as_str()) {
+                Some(at) => left = &left[at + part.len()..],
+                None => return false,
+            }
+        }
+        left.ends_with(last.as_str())
+    }
+}
+
+impl Site {
+    /// The first rule that matches, else the site's default.
+    #[inline]
+    pub fn treatment(&self, method: &Method, path: &str) -> &Arc<Treatment> {
+        let matching = self.rules.iter().find(|rule| {
+            (rule.methods.is_empty() || rule.methods.contains(method))
+                && (rule.paths.is_empty() || rule.paths.iter().any(|p| p.matches(path)))
+        });
+        matching.map_or(&self.default, |rule| &rule.treatment)
+    }
+
+    /// `Strict-Transport-Security` for a lifetime.
+    pub fn hsts_value(lifetime: Duration) -> Option<HeaderValue> {
+        if lifetime.is_zero() {
+            return None;
+        }
+        HeaderValue::try_from(format!("max-age={}", lifetime.as_secs())).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let rows = [
+            ("/api/*", "/api/x", true),
+            ("/api/*", "/api", false),
+            ("/cart*", "/cart/1", true),
+            ("*.css", "/a/b.css", true),
+            ("*.css", "/a/b.css.map", false),
+            ("/a*c*e", "/abcde", true),
+            ("/a*c*e", "/abde", false),
+            ("/exact", "/exact", true),
+            ("/exact", "/exact/", false),
+            ("*", "/", true),
+            ("/a*a", "/a", false),
+        ];
+        for (pattern, path, expected) in rows {
+            assert_eq!(PathPattern::new(pattern).matches(path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn deny_beats_allow() {
+        let nets = |list: &[&str]| list.iter().map(|n| n.parse().unwrap()).collect::<Vec<IpNet>>();
+        let access = Access { allow: nets(&["10.0.0.0/8"]), deny: nets(&["10.1.0.0/16"]) };
+        assert!(access.admits("10.2.0.1".parse().unwrap()));
+        assert!(!access.admits("10.1.0.1".parse().unwrap()));
+        assert!(!access.admits("192.0.2.1".parse().unwrap()));
+        assert!(Access::default().admits("192.0.2.1".parse().unwrap()));
+    }
+}

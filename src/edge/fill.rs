@@ -1,0 +1,360 @@
+//! The fetch of a flight: ask the origin, decide, stream to the followers and into the store.
+//!
+//! It runs in a task of its own and goes on when its first client leaves. Whether the answer is
+//! stored is decided, and its room reserved, before the first byte of the body is taken; only a body
+//! of unknown length can lose its room on the way, and is then streamed through a window.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http_body::Body as _;
+use tokio::sync::oneshot;
+
+use super::Edge;
+use super::admit::Admitted;
+use super::collapse::Lead;
+use super::flight::{End, Published, Unshared};
+use super::forward::Purpose;
+use super::respond::content_length;
+use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Charge, Head, Object, charged_chunk};
+use crate::origin::{OriginBody, OriginError};
+use crate::rules::key::CacheKey;
+use crate::rules::policy::{self, Exchange};
+use crate::rules::time::Millis;
+use crate::rules::vary::{self, Vary, VaryRule};
+use crate::rules::{date, hop, storable, update};
+
+/// What a chunk is taken to hold when the room for a body's chunks is estimated.
+const TYPICAL_CHUNK_BYTES: u64 = 4096;
+/// Room is taken in such steps while a body's length is unknown.
+const RESERVE_STEP_BYTES: u64 = 256 * 1024;
+/// A body up to here is stored as one chunk, which a hit hands on with one slice.
+const ONE_CHUNK_BYTES: u64 = 128 * 1024;
+
+/// An answer for the leader alone.
+pub(super) struct Private {
+    pub(super) response: Response<OriginBody>,
+    pub(super) why: Unshared,
+}
+
+/// See the module.
+pub(super) struct Fill {
+    pub(super) edge: Arc<Edge>,
+    pub(super) admitted: Arc<Admitted>,
+    /// The client's, or what stands for it.
+    pub(super) request: HeaderMap,
+    /// The stored response to be revalidated.
+    pub(super) base: Option<Arc<Object>>,
+    pub(super) lead: Lead,
+    /// Where an answer goes that is not shared; `None` for a fetch in the background.
+    pub(super) private: Option<oneshot::Sender<Private>>,
+}
+
+/// An origin's answer and when it was asked and given.
+struct Answer {
+    response: Response<OriginBody>,
+    request_time: Millis,
+    response_time: Millis,
+}
+
+impl Fill {
+    /// Fetches to the end.
+    pub(super) async fn run(mut self) {
+        let mut base = self.base.take();
+        let mut answer = self.ask(base.as_deref()).await;
+        if let (Ok(found), Some(object)) = (&answer, &base)
+            && found.response.status() == StatusCode::NOT_MODIFIED
+            && !update::matches_304(&object.head.headers, found.response.headers())
+        {
+            // RFC 9111 §4.3.4: the 304 speaks of another response than the one we have.
+            self.edge.store.remove(object);
+            base = None;
+            answer = self.ask(None).await;
+        }
+        match (answer, base) {
+            (Err(error), base) => self.failed(error, base),
+            (Ok(answer), Some(base)) if answer.response.status() == StatusCode::NOT_MODIFIED => {
+                self.refreshed(&answer, &base);
+            }
+            (Ok(answer), Some(base)) if is_failure(answer.response.status()) && self.may_be_stale(&base) => {
+                let fwd_status = Some(answer.response.status().as_u16());
+                self.lead.flight.publish(Published::Stale { object: base, fwd_status });
+            }
+            (Ok(answer), _) => self.filled(answer).await,
+        }
+    }
+
+    async fn ask(&self, base: Option<&Object>) -> Result<Answer, OriginError> {
+        let request = self.edge.to_origin(&self.admitted, &Method::GET, &self.request, Purpose::Fill(base));
+        let request_time = self.edge.clock.now();
+        let mut response = self.admitted.treatment.origin.send(request).await?;
+        let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
+        check_transfer_coding(response.headers_mut(), reject_unknown)?;
+        Ok(Answer { response, request_time, response_time: self.edge.clock.now() })
+    }
+
+    fn may_be_stale(&self, base: &Object) -> bool {
+        !base.is_invalidated() && base.head.freshness.may_serve_on_error(self.edge.clock.now())
+    }
+
+    fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
+        let published = match base {
+            Some(object) if self.may_be_stale(&object) => Published::Stale { object, fwd_status: None },
+            _ => Published::Failed(Arc::new(error)),
+        };
+        self.lead.flight.publish(published);
+    }
+
+    /// A 304: the stored body under a renewed head (RFC 9111 §4.3.4).
+    fn refreshed(&self, answer: &Answer, base: &Arc<Object>) {
+        let set_cookie = self.admitted.treatment.policy.set_cookie;
+        let mut news = answer.response.headers().clone();
+        hop::strip_response(&mut news);
+        ensure_date(&mut news, answer.response_time);
+        let mut headers = base.head.headers.clone();
+        // The stored Via is of the answer that brought the body; the news brings its own.
+        headers.remove(header::VIA);
+        update::merge_304(&mut headers, &news, set_cookie);
+        let exchange = Exchange {
+            method: &Method::GET,
+            request_headers: &self.request,
+            status: base.head.status,
+            response_headers: &headers,
+            request_time: answer.request_time,
+            response_time: answer.response_time,
+        };
+        let decision = policy::decide(&exchange, &self.admitted.treatment.policy);
+        let is_stored = decision.is_ok();
+        // An answer that may no longer be stored is good for those who wait for it.
+        let freshness = decision.unwrap_or_else(|_| {
+            let mut freshness = base.head.freshness.clone();
+            freshness.response_time = answer.response_time;
+            freshness.initial_age_ms = 0;
+            freshness.invalidate();
+            freshness
+        });
+        headers.remove(header::AGE);
+        headers.append(header::VIA, self.edge.via.clone());
+        let Some(selecting) = self.selecting(&headers) else {
+            // It varies on everything now: nobody may share it.
+            self.edge.store.remove(base);
+            return self.lead.flight.publish(Published::Aborted);
+        };
+        let head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
+        let object = Arc::new(Object::new(Arc::new(head), base.body.clone(), self.edge.store.gauge()));
+        if is_stored {
+            self.edge.collapse.mark_shared(object.head.key.hash(), &object.head.vary);
+            self.store(object.clone(), Some(base));
+        } else {
+            self.edge.store.remove(base);
+        }
+        self.lead.flight.publish(Published::Refreshed(object));
+    }
+
+    /// Which requests an answer with these fields is for; `None`: none but its own.
+    fn selecting(&self, headers: &HeaderMap) -> Option<(VaryRule, vary::VariantKey)> {
+        match vary::parse(headers) {
+            Vary::Any => None,
+            Vary::Fields(rule) => {
+                let variant = rule.key(&self.request);
+                Some((rule, variant))
+            }
+        }
+    }
+
+    fn store(&self, object: Arc<Object>, replaces: Option<&Arc<Object>>) {
+        if let Some(old) = replaces
+            && (old.head.vary != object.head.vary || old.head.variant != object.head.variant)
+        {
+            self.edge.store.remove(old);
+        }
+        self.edge.store.insert(object, self.admitted.treatment.max_variants);
+    }
+
+    /// A whole answer: shared and stored, or the leader's own.
+    async fn filled(mut self, answer: Answer) {
+        match self.accept(&answer) {
+            Ok((head, charge)) => self.stream(answer.response.into_body(), Arc::new(head), charge).await,
+            Err(why) => {
+                let key = self.admitted.key.hash();
+                let is_too_large = why == Unshared::TooLarge;
+                self.edge.collapse.mark_unshared(key, answer.response_time, is_too_large);
+                self.lead.leave();
+                if let Some(private) = self.private.take() {
+                    // Sent before the word is out, so that the leader finds it when it hears.
+                    let _ = private.send(Private { response: answer.response, why });
+                }
+                self.lead.flight.publish(Published::Unshared);
+            }
+        }
+    }
+
+    /// Decides whether an answer is stored, and takes its room.
+    fn accept(&self, answer: &Answer) -> Result<(Head, Charge), Unshared> {
+        let policy = &self.admitted.treatment.policy;
+        let status = answer.response.status();
+        let mut headers = answer.response.headers().clone();
+        ensure_date(&mut headers, answer.response_time);
+        let exchange = Exchange {
+            method: &Method::GET,
+            request_headers: &self.request,
+            status,
+            response_headers: &headers,
+            request_time: answer.request_time,
+            response_time: answer.response_time,
+        };
+        if status == StatusCode::PARTIAL_CONTENT {
+            // No range was asked for.
+            return Err(Unshared::NotStored(storable::NotStored::Partial));
+        }
+        let freshness = policy::decide(&exchange, policy).map_err(Unshared::NotStored)?;
+        storable::prepare(&mut headers, policy.set_cookie);
+        let selecting = self.selecting(&headers).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
+        let size = answer.response.body().size_hint();
+        let charge = match size.exact() {
+            Some(length) => self.reserve(length),
+            None => self.reserve(0),
+        };
+        let charge = charge.ok_or(Unshared::TooLarge)?;
+        let origin_age = headers.remove(header::AGE);
+        if let Some(length) = size.exact()
+            && status != StatusCode::NO_CONTENT
+        {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        if status == StatusCode::OK && !headers.contains_key(header::ACCEPT_RANGES) {
+            headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        headers.append(header::VIA, self.edge.via.clone());
+        let key = self.admitted.key.clone();
+        let mut head = Head::new(key, status, headers, selecting, freshness);
+        head.origin_age = origin_age;
+        Ok((head, charge))
+    }
+
+    fn reserve(&self, length: u64) -> Option<Charge> {
+        if length > self.edge.store.max_object_bytes() {
+            return None;
+        }
+        let chunks = length / TYPICAL_CHUNK_BYTES + 1;
+        self.edge.store.reserve(length + chunks * CHUNK_OVERHEAD_BYTES)
+    }
+
+    /// Streams the body to the followers and, once it is complete, stores it.
+    async fn stream(mut self, mut body: OriginBody, head: Arc<Head>, mut room: Charge) {
+        let flight = self.lead.flight.clone();
+        self.edge.collapse.mark_shared(head.key.hash(), &head.vary);
+        flight.publish(Published::Streaming(head.clone()));
+        let mut received = 0;
+        let mut is_stored = true;
+        loop {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            let data = match frame {
+                None => break,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_trailers) => continue,
+                },
+                Some(Err(error)) => {
+                    tracing::debug!(url = head.key.canonical(), %error, "a fill broke off");
+                    self.lead.leave();
+                    return flight.finish(End::Broken(error.to_string().into()));
+                }
+            };
+            received += data.len() as u64;
+            if is_stored && !self.make_room(&mut room, data.len() as u64, received) {
+                is_stored = false;
+                self.edge.collapse.mark_unshared(head.key.hash(), self.edge.clock.now(), true);
+                self.lead.leave();
+                flight.keep_window_only();
+            }
+            if is_stored {
+                let charge = room.split(data.len() as u64 + CHUNK_OVERHEAD_BYTES);
+                flight.push(charged_chunk(&data, charge));
+            } else if std::future::poll_fn(|cx| flight.poll_room(cx)).await {
+                flight.push(data);
+            } else {
+                return flight.finish(End::Broken("nobody is left to read it".into()));
+            }
+        }
+        if is_stored {
+            self.complete(&head, received, room);
+        }
+        self.lead.leave();
+        flight.finish(End::Complete);
+    }
+
+    fn make_room(&self, room: &mut Charge, chunk: u64, received: u64) -> bool {
+        let need = chunk + CHUNK_OVERHEAD_BYTES;
+        if received > self.edge.store.max_object_bytes() {
+            return false;
+        }
+        room.bytes() >= need || self.edge.store.grow(room, need.max(RESERVE_STEP_BYTES))
+    }
+
+    fn complete(&self, head: &Arc<Head>, received: u64, mut room: Charge) {
+        let mut chunks = self.lead.flight.chunks();
+        if chunks.len() > 1 && received <= ONE_CHUNK_BYTES {
+            let whole = chunks.concat();
+            if self.edge.store.grow(&mut room, received + CHUNK_OVERHEAD_BYTES) {
+                let charge = room.split(received + CHUNK_OVERHEAD_BYTES);
+                chunks = vec![charged_chunk(&whole, charge)];
+            }
+        }
+        let mut head = head.clone();
+        if content_length(&head.headers).is_none() && head.status != StatusCode::NO_CONTENT {
+            // The length that was unknown when the head went out.
+            head = Arc::new(head.with_length(received));
+        }
+        let object = Object::new(head, Arc::new(Body::new(chunks)), self.edge.store.gauge());
+        self.store(Arc::new(object), None);
+    }
+}
+
+/// Statuses for which a stored response stands in (RFC 5861 §4).
+fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// A recipient with a clock gives a response the Date that it lacks (RFC 9110 §6.6.1).
+fn ensure_date(headers: &mut HeaderMap, now: Millis) {
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date::format(now.as_secs_floor()));
+    }
+}
+
+/// A transfer coding other than `chunked` is either refused or read to the connection's end and
+/// stripped; one that might hide the message's end is always refused.
+pub(super) fn check_transfer_coding(
+    headers: &mut HeaderMap,
+    reject_unknown: bool,
+) -> Result<(), OriginError> {
+    let codings: Vec<Bytes> = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .map(|value| Bytes::from(value.as_bytes().to_ascii_lowercase()))
+        .collect();
+    let is_harmless = match codings.as_slice() {
+        [] => true,
+        [one] if &**one == b"chunked" => true,
+        [one] => {
+            let known = [&b"chunked"[..], b"gzip", b"deflate", b"compress"];
+            !reject_unknown && !known.iter().any(|k| one.windows(k.len()).any(|w| w == *k))
+        }
+        _ => false,
+    };
+    if !is_harmless {
+        return Err(OriginError::Malformed("its transfer coding is not understood".into()));
+    }
+    headers.remove(header::TRANSFER_ENCODING);
+    Ok(())
+}
+
+/// The key that a fill stores under; for the store's second look.
+pub(super) fn find_fresh(edge: &Edge, key: &CacheKey, request: &HeaderMap) -> Option<Arc<Object>> {
+    let entry = edge.store.get(key)?;
+    let object = entry.select(request)?;
+    edge.is_fresh(object).then(|| object.clone())
+}

@@ -1,0 +1,167 @@
+//! Requests on their way to an origin, and answers that pass through.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Either};
+
+use super::admit::Admitted;
+use super::body::Body;
+use super::respond::{cache_status, for_client};
+use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use crate::net::{RequestBody, RequestBodyError};
+use crate::object::Object;
+use crate::origin::{OriginBody, OriginError, OutBody, no_body};
+use crate::rules::cache_status::CacheStatus;
+use crate::rules::{encoding, hop};
+
+/// What a request is for, which decides the fields it carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose<'a> {
+    /// The whole representation, for everybody; conditional when there is a stored response.
+    Fill(Option<&'a Object>),
+    /// This client's own, as it is.
+    Pass,
+}
+
+const CONDITIONS: [header::HeaderName; 6] = [
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_RANGE,
+    header::RANGE,
+];
+
+impl Edge {
+    /// The head of a request to the origin.
+    pub(super) fn to_origin(
+        &self,
+        admitted: &Admitted,
+        method: &Method,
+        client_headers: &HeaderMap,
+        purpose: Purpose<'_>,
+    ) -> Request<OutBody> {
+        let mut headers = client_headers.clone();
+        hop::strip_request(&mut headers);
+        headers.remove(&LARDER_DEBUG);
+        headers.remove(header::EXPECT);
+        if let Purpose::Fill(base) = purpose {
+            CONDITIONS.iter().for_each(|name| drop(headers.remove(name)));
+            match encoding::normalize(client_headers) {
+                Some(codings) => headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings)),
+                None => headers.remove(header::ACCEPT_ENCODING),
+            };
+            if let Some(base) = base {
+                condition(&mut headers, base);
+            }
+        }
+        let host = admitted.treatment.origin.host().unwrap_or(admitted.host());
+        if let Ok(host) = HeaderValue::try_from(host) {
+            headers.insert(header::HOST, host);
+        }
+        self.add_hop(&mut headers, admitted);
+        admitted.treatment.request_headers.apply(&mut headers);
+        let mut request = Request::new(no_body());
+        *request.method_mut() = method.clone();
+        *request.headers_mut() = headers;
+        if let Ok(uri) = admitted.target().parse() {
+            *request.uri_mut() = uri;
+        }
+        request
+    }
+
+    /// Via, CDN-Loop and the client's address; what untrusted peers claimed is dropped.
+    fn add_hop(&self, headers: &mut HeaderMap, admitted: &Admitted) {
+        let client = &admitted.client;
+        headers.append(header::VIA, self.via.clone());
+        if let Ok(id) = HeaderValue::try_from(&self.config.loop_id) {
+            headers.append(&CDN_LOOP, id);
+        }
+        if !client.is_behind_proxy {
+            for name in [&X_FORWARDED_FOR, &super::X_FORWARDED_HOST, &FORWARDED, &super::X_REAL_IP] {
+                headers.remove(name);
+            }
+        }
+        let scheme = admitted.scheme.as_str();
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        append_to_line(headers, &X_FORWARDED_FOR, &client.peer.to_string());
+        let node = match client.peer {
+            std::net::IpAddr::V4(v4) => v4.to_string(),
+            std::net::IpAddr::V6(v6) => format!("\"[{v6}]\""),
+        };
+        let forwarded = format!("for={node};proto={scheme};host=\"{}\"", admitted.host());
+        append_to_line(headers, &FORWARDED, &forwarded);
+    }
+
+    /// Sends a request of the client's own and streams both ways.
+    pub(super) async fn pass(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        body: RequestBody,
+    ) -> Result<Response<OriginBody>, (StatusCode, OriginError)> {
+        let mut request = self.to_origin(admitted, &parts.method, &parts.headers, Purpose::Pass);
+        // The origin's error is then only a consequence of the client's.
+        let refused = Arc::new(AtomicU16::new(0));
+        if !http_body::Body::is_end_stream(&body) {
+            let refused = refused.clone();
+            let body = body.map_err(move |error| {
+                let status = match error {
+                    RequestBodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                    RequestBodyError::Timeout => StatusCode::REQUEST_TIMEOUT,
+                    RequestBodyError::Broken(_) => StatusCode::BAD_REQUEST,
+                };
+                refused.store(status.as_u16(), Relaxed);
+                error.into()
+            });
+            *request.body_mut() = Either::Right(body.boxed_unsync());
+        }
+        admitted.treatment.origin.send(request).await.map_err(|error| {
+            let of_client = StatusCode::from_u16(refused.load(Relaxed));
+            (of_client.unwrap_or_else(|_| error.status()), error)
+        })
+    }
+
+    /// The answer of an origin to one client, not shared.
+    pub(super) fn passed(
+        &self,
+        admitted: &Admitted,
+        response: Response<OriginBody>,
+        status: &CacheStatus<'_>,
+    ) -> Response<Body> {
+        let mut response = response.map(Body::origin);
+        let headers = response.headers_mut();
+        hop::strip_response(headers);
+        headers.append(header::VIA, self.via.clone());
+        headers.append(&CACHE_STATUS, cache_status(&self.config.node, status));
+        for_client(headers, admitted);
+        response
+    }
+}
+
+/// Asks whether the stored response is still the one (RFC 9111 §4.3.1), with its validators verbatim.
+fn condition(headers: &mut HeaderMap, base: &Object) {
+    let stored = &base.head.headers;
+    if let Some(etag) = stored.get(header::ETAG) {
+        headers.insert(header::IF_NONE_MATCH, etag.clone());
+    }
+    if let Some(modified) = stored.get(header::LAST_MODIFIED) {
+        headers.insert(header::IF_MODIFIED_SINCE, modified.clone());
+    }
+}
+
+/// Adds a member to a list field and keeps it on one line: many servers read only the first.
+fn append_to_line(headers: &mut HeaderMap, name: &header::HeaderName, member: &str) {
+    let mut line = Vec::new();
+    for value in headers.get_all(name) {
+        line.extend_from_slice(value.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(member.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&line) {
+        headers.insert(name.clone(), value);
+    }
+}

@@ -1,0 +1,119 @@
+//! What the cache holds for a URL, for people.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::Edge;
+use crate::object::Object;
+use crate::rules::freshness::State;
+use crate::rules::key::{self, CacheKey, Scheme};
+use crate::rules::time::Millis;
+
+/// One stored variant.
+#[derive(Debug, Serialize)]
+pub struct Variant {
+    /// The cache key.
+    pub key: String,
+    /// Where it is: `memory`.
+    pub tier: &'static str,
+    /// The stored status.
+    pub status: u16,
+    /// `fresh`, `stale-while-revalidate`, or `must-revalidate`.
+    pub state: &'static str,
+    /// Seconds; RFC 9111 §4.2.3.
+    pub age: u64,
+    /// Seconds of freshness left; negative when stale.
+    pub ttl: i64,
+    /// The field that decided the lifetime.
+    pub freshness: &'static str,
+    /// Bytes of the body.
+    pub size: u64,
+    /// Content-Type as stored.
+    pub content_type: Option<String>,
+    /// Content-Encoding as stored.
+    pub content_encoding: Option<String>,
+    /// ETag as stored.
+    pub etag: Option<String>,
+    /// Last-Modified as stored.
+    pub last_modified: Option<String>,
+    /// Fields that select it.
+    pub vary: Vec<String>,
+}
+
+/// Why a URL can't be looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum BadUrl {
+    /// It is no URL.
+    #[error("{0}: an absolute URL is needed, such as https://shop.example/a.css")]
+    Malformed(String),
+    /// No site has its host.
+    #[error("{0}: no site has this host")]
+    UnknownHost(String),
+}
+
+/// A URL as requests for it are seen.
+#[derive(Debug)]
+pub struct Located {
+    /// The site's name.
+    pub site: std::sync::Arc<str>,
+    /// Its keys, the URL's own scheme first.
+    pub keys: [CacheKey; 2],
+}
+
+impl Edge {
+    /// The site and the keys of a URL, of both schemes.
+    pub fn locate(&self, url: &str) -> Result<Located, BadUrl> {
+        let malformed = |why: String| BadUrl::Malformed(format!("{url}: {why}"));
+        let uri: http::Uri = url.parse().map_err(|e: http::uri::InvalidUri| malformed(e.to_string()))?;
+        let scheme = match uri.scheme_str() {
+            Some("http") => Scheme::Http,
+            Some("https") => Scheme::Https,
+            _ => return Err(malformed("its scheme is neither http nor https".into())),
+        };
+        let authority = uri.authority().ok_or_else(|| malformed("it has no host".into()))?;
+        let host = key::normalize_host(authority.as_str(), scheme).map_err(|e| malformed(e.to_string()))?;
+        let path = key::normalize_path(uri.path()).map_err(|e| malformed(e.to_string()))?;
+        let site = self.sites.find(&host).ok_or_else(|| BadUrl::UnknownHost(url.to_owned()))?;
+        let treatment = site.treatment(&http::Method::GET, &path);
+        let query = uri.query().and_then(|query| key::filter_query(query, &treatment.query));
+        let other = if scheme == Scheme::Http { Scheme::Https } else { Scheme::Http };
+        let key = |scheme| CacheKey::new(scheme, &host, &path, query.as_deref());
+        Ok(Located { site: site.name.clone(), keys: [key(scheme), key(other)] })
+    }
+
+    /// The variants stored under a key.
+    pub fn inspect(&self, key: &CacheKey) -> Vec<Variant> {
+        let now = self.clock.now();
+        let entry = self.store.get(key);
+        let objects = entry.iter().flat_map(|entry| entry.variants());
+        objects.map(|object| describe(object, now)).collect()
+    }
+}
+
+fn describe(object: &Object, now: Millis) -> Variant {
+    let head = &object.head;
+    let field = |name: http::HeaderName| {
+        head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let state = match head.freshness.state(now) {
+        _ if object.is_invalidated() => "must-revalidate",
+        State::Fresh => "fresh",
+        State::StaleWhileRevalidate => "stale-while-revalidate",
+        State::MustRevalidate => "must-revalidate",
+    };
+    Variant {
+        key: head.key.canonical().to_owned(),
+        tier: "memory",
+        status: StatusCode::as_u16(&head.status),
+        state,
+        age: head.freshness.age_secs(now),
+        ttl: head.freshness.ttl_secs(now),
+        freshness: head.freshness.source,
+        size: object.body.len(),
+        content_type: field(http::header::CONTENT_TYPE),
+        content_encoding: field(http::header::CONTENT_ENCODING),
+        etag: field(http::header::ETAG),
+        last_modified: field(http::header::LAST_MODIFIED),
+        vary: head.vary.names().iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,77 @@
+//! What does the store have for this request, and may it be used?
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::Edge;
+use super::admit::Admitted;
+use crate::object::Object;
+use crate::rules::directives::Directives;
+use crate::rules::freshness::State;
+use crate::rules::request;
+use crate::rules::time::Millis;
+
+/// What was found.
+pub(super) enum Found {
+    /// Usable as it is.
+    Fresh(Arc<Object>),
+    /// Usable while it is revalidated (RFC 5861 §3).
+    Stale(Arc<Object>),
+    /// To be validated before use.
+    Revalidate(Arc<Object>),
+    /// The URL is stored, but not for requests like this one.
+    OtherVariant,
+    /// Nothing.
+    Absent,
+    /// Nothing usable, and the client wants nothing else (RFC 9111 §5.2.1.7).
+    OnlyIfCached,
+}
+
+impl Edge {
+    #[inline]
+    pub(super) fn lookup(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
+        let found = self.find(admitted, request, now);
+        if !admitted.treatment.policy.honor_request_cache_control {
+            return found;
+        }
+        let directives = Directives::parse(request);
+        let found = match found {
+            Found::Fresh(object) | Found::Stale(object) | Found::Revalidate(object)
+                if !object.is_invalidated() =>
+            {
+                match request::state(&directives, &object.head.freshness, now) {
+                    State::Fresh => Found::Fresh(object),
+                    State::StaleWhileRevalidate => Found::Stale(object),
+                    State::MustRevalidate => Found::Revalidate(object),
+                }
+            }
+            found => found,
+        };
+        match found {
+            Found::Revalidate(_) | Found::OtherVariant | Found::Absent if directives.only_if_cached => {
+                Found::OnlyIfCached
+            }
+            found => found,
+        }
+    }
+
+    #[inline]
+    fn find(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
+        let Some(entry) = self.store.get(&admitted.key) else { return Found::Absent };
+        let Some(object) = entry.select(request) else { return Found::OtherVariant };
+        if object.is_invalidated() {
+            return Found::Revalidate(object.clone());
+        }
+        match object.head.freshness.state(now) {
+            State::Fresh => Found::Fresh(object.clone()),
+            State::StaleWhileRevalidate => Found::Stale(object.clone()),
+            State::MustRevalidate => Found::Revalidate(object.clone()),
+        }
+    }
+
+    /// Whether a stored response may be used without asking anybody.
+    pub(super) fn is_fresh(&self, object: &Object) -> bool {
+        !object.is_invalidated() && object.head.freshness.state(self.clock.now()) == State::Fresh
+    }
+}

@@ -1,0 +1,345 @@
+//! What the store can't answer: join or lead a flight, revalidate in the background, forward a HEAD.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use tokio::sync::oneshot;
+
+use super::admit::Admitted;
+use super::body::Body;
+use super::collapse::{Join, Lead};
+use super::config::RangeMiss;
+use super::fill::{Fill, Private, find_fresh};
+use super::flight::{Flight, Published, Unshared};
+use super::forward::Purpose;
+use super::refusal::{Reason, Refusal};
+use super::{Edge, Outcome, fill, respond};
+use crate::object::{Head, Object};
+use crate::origin::OriginError;
+use crate::rules::cache_status::{CacheStatus, Fwd};
+use crate::rules::policy::{self, Exchange};
+use crate::rules::update::{self, HeadUpdate};
+use crate::rules::{date, hop};
+
+/// Flights that a request joins before it goes on its own.
+const ATTEMPTS: usize = 3;
+/// What a client may wait before it comes again when the origin is overloaded.
+const RETRY_AFTER_SECS: u32 = 1;
+
+type Answered = (Outcome, Response<Body>);
+
+impl Edge {
+    /// Answers from the origin, by a flight that others may follow.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        admitted: &Arc<Admitted>,
+        parts: &Parts,
+        base: Option<Arc<Object>>,
+        fwd: Fwd,
+    ) -> Answered {
+        let key = admitted.key.hash();
+        let wants_range = parts.headers.contains_key(header::RANGE);
+        if wants_range
+            && (admitted.treatment.range_miss == RangeMiss::Forward && base.is_none()
+                || self.collapse.is_too_large(key, self.clock.now()))
+        {
+            return self.forward_range(admitted, parts, fwd).await;
+        }
+        let mut base = base;
+        for attempt in 0..=ATTEMPTS {
+            let is_alone =
+                attempt == ATTEMPTS || (base.is_none() && self.collapse.is_unshared(key, self.clock.now()));
+            let join = if is_alone {
+                Ok(Join::Lead(Lead::alone()))
+            } else {
+                self.collapse.join(key, &parts.headers, || find_fresh(self, &admitted.key, &parts.headers))
+            };
+            let (flight, private) = match join {
+                Err(found) => {
+                    let response = self.hit(admitted, parts, &found, std::time::Instant::now());
+                    return (Outcome::Hit, response);
+                }
+                Ok(Join::Follow(flight)) => (flight, None),
+                Ok(Join::Lead(lead)) => {
+                    let (flight, private) = self.launch(admitted, &parts.headers, base.clone(), lead);
+                    (flight, Some(private))
+                }
+            };
+            let is_leader = private.is_some();
+            let published = flight.published().await;
+            let asked = Fetched { admitted, parts, fwd, is_leader };
+            if let Some(answered) = self.land(&asked, &flight, published, private).await {
+                return answered;
+            }
+            // The flight came to nothing for this request; what is stored may have changed.
+            base = None;
+        }
+        let error = OriginError::Malformed("its answers could not be used".into());
+        let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
+        self.unanswered(parts, &error, StatusCode::BAD_GATEWAY, &status)
+    }
+
+    /// Starts a fetch in a task of its own.
+    fn launch(
+        self: &Arc<Self>,
+        admitted: &Arc<Admitted>,
+        request: &HeaderMap,
+        base: Option<Arc<Object>>,
+        lead: Lead,
+    ) -> (Arc<Flight>, oneshot::Receiver<Private>) {
+        let flight = lead.flight.clone();
+        let (private, receiver) = oneshot::channel();
+        let fill = Fill {
+            edge: self.clone(),
+            admitted: admitted.clone(),
+            request: request.clone(),
+            base,
+            lead,
+            private: Some(private),
+        };
+        tokio::spawn(fill.run());
+        (flight, receiver)
+    }
+
+    /// Revalidates in the background, unless somebody does already.
+    pub(super) fn revalidate(self: &Arc<Self>, admitted: &Arc<Admitted>, parts: &Parts, base: Arc<Object>) {
+        let key = admitted.key.hash();
+        let find = || find_fresh(self, &admitted.key, &parts.headers);
+        let Ok(Join::Lead(lead)) = self.collapse.join(key, &parts.headers, find) else { return };
+        let fill = Fill {
+            edge: self.clone(),
+            admitted: admitted.clone(),
+            request: parts.headers.clone(),
+            base: Some(base),
+            lead,
+            private: None,
+        };
+        tokio::spawn(fill.run());
+    }
+
+    /// What a flight came to, for one of its requests; `None`: nothing, try again.
+    async fn land(
+        &self,
+        asked: &Fetched<'_>,
+        flight: &Arc<Flight>,
+        published: Published,
+        private: Option<oneshot::Receiver<Private>>,
+    ) -> Option<Answered> {
+        let Fetched { admitted, parts, fwd, is_leader } = *asked;
+        let is_mine = |head: &Head| head.vary.is_empty() || head.vary.key(&parts.headers) == head.variant;
+        match published {
+            Published::Streaming(head) if is_mine(&head) => {
+                let status = CacheStatus {
+                    fwd: Some(fwd),
+                    fwd_status: Some(head.status.as_u16()),
+                    stored: true,
+                    collapsed: !is_leader,
+                    ..CacheStatus::default()
+                };
+                let outcome = if is_leader { Outcome::Miss } else { Outcome::Collapsed };
+                let serving = self.serving(admitted, parts, status, true);
+                Some((outcome, respond::from_flight(&serving, &head, flight)))
+            }
+            Published::Refreshed(object) if is_mine(&object.head) => {
+                let status = CacheStatus {
+                    fwd: Some(fwd),
+                    fwd_status: Some(304),
+                    collapsed: !is_leader,
+                    ..CacheStatus::default()
+                };
+                let serving = self.serving(admitted, parts, status, true);
+                Some((Outcome::Revalidated, respond::from_object(&serving, &object)))
+            }
+            Published::Stale { object, fwd_status } if is_mine(&object.head) => {
+                let fwd = Some((Fwd::Stale, fwd_status));
+                let response = self.stale(admitted, parts, &object, fwd, "stale-if-error");
+                Some((Outcome::HitStale, response))
+            }
+            Published::Unshared => self.unshared(asked, private?).await,
+            Published::Failed(error) => {
+                let status = CacheStatus { fwd: Some(fwd), collapsed: !is_leader, ..CacheStatus::default() };
+                Some(self.unanswered(parts, &error, error.status(), &status))
+            }
+            _ => None,
+        }
+    }
+
+    /// The leader's own answer.
+    async fn unshared(&self, asked: &Fetched<'_>, private: oneshot::Receiver<Private>) -> Option<Answered> {
+        let Fetched { admitted, parts, fwd, .. } = *asked;
+        let Private { response, why } = private.await.ok()?;
+        if why == Unshared::TooLarge && parts.headers.contains_key(header::RANGE) {
+            // The whole is too large to fetch for a part of it.
+            drop(response);
+            return Some(self.forward_range(admitted, parts, fwd).await);
+        }
+        let status = CacheStatus {
+            fwd: Some(fwd),
+            fwd_status: Some(response.status().as_u16()),
+            detail: Some(why.as_str()),
+            ..CacheStatus::default()
+        };
+        let mut response = self.passed(admitted, response, &status);
+        self.answer_condition(parts, &mut response);
+        Some((Outcome::Miss, response))
+    }
+
+    /// The fetch went without the client's conditions, so they are answered here.
+    fn answer_condition(&self, parts: &Parts, response: &mut Response<Body>) {
+        use crate::rules::conditional::{Outcome, Validators, evaluate, has_conditions};
+        if response.status() != StatusCode::OK || !has_conditions(&parts.headers) {
+            return;
+        }
+        let now = self.clock.now();
+        let validators = Validators::of(response.headers(), now);
+        let status = match evaluate(&parts.method, &parts.headers, &validators, now) {
+            Outcome::Proceed => return,
+            Outcome::NotModified => StatusCode::NOT_MODIFIED,
+            Outcome::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        };
+        *response.status_mut() = status;
+        *response.body_mut() = Body::empty();
+        for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING] {
+            response.headers_mut().remove(name);
+        }
+    }
+
+    /// A range of what is not there, asked of the origin as it is; nothing is stored.
+    async fn forward_range(&self, admitted: &Admitted, parts: &Parts, fwd: Fwd) -> Answered {
+        let status = CacheStatus { fwd: Some(fwd), detail: Some("range"), ..CacheStatus::default() };
+        let request = self.to_origin(admitted, &Method::GET, &parts.headers, Purpose::Pass);
+        self.relay(admitted, parts, request, &status, |_| ()).await
+    }
+
+    /// HEAD of what is not fresh: forwarded, and the stored response learns from the answer.
+    pub(super) async fn head(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        base: Option<Arc<Object>>,
+    ) -> Answered {
+        let fwd = if base.is_some() { Fwd::Stale } else { Fwd::UriMiss };
+        let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
+        let request = self.to_origin(admitted, &Method::HEAD, &parts.headers, Purpose::Fill(None));
+        let request_time = self.clock.now();
+        let (outcome, mut response) = self
+            .relay(admitted, parts, request, &status, |response| {
+                if let Some(base) = &base {
+                    self.learn_from_head(admitted, parts, base, response, request_time);
+                }
+            })
+            .await;
+        self.answer_condition(parts, &mut response);
+        if outcome == Outcome::Error
+            && let Some(base) = base
+            && !base.is_invalidated()
+            && base.head.freshness.may_serve_on_error(self.clock.now())
+        {
+            let response = self.stale(admitted, parts, &base, Some((Fwd::Stale, None)), "stale-if-error");
+            return (Outcome::HitStale, response);
+        }
+        (outcome, response)
+    }
+
+    /// RFC 9111 §4.3.5.
+    fn learn_from_head(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        base: &Arc<Object>,
+        response: &Response<crate::origin::OriginBody>,
+        request_time: crate::rules::time::Millis,
+    ) {
+        let stored = &base.head.headers;
+        match update::head_update(stored, Some(base.body.len()), response.status(), response.headers()) {
+            HeadUpdate::Ignore => {}
+            HeadUpdate::Invalidate => base.invalidate(),
+            HeadUpdate::Merge => {
+                let treatment = &admitted.treatment;
+                let mut news = response.headers().clone();
+                hop::strip_response(&mut news);
+                let response_time = self.clock.now();
+                if !news.contains_key(header::DATE) {
+                    news.insert(header::DATE, date::format(response_time.as_secs_floor()));
+                }
+                let mut headers = stored.clone();
+                update::merge_304(&mut headers, &news, treatment.policy.set_cookie);
+                let exchange = Exchange {
+                    method: &Method::GET,
+                    request_headers: &parts.headers,
+                    status: base.head.status,
+                    response_headers: &headers,
+                    request_time,
+                    response_time,
+                };
+                let Ok(freshness) = policy::decide(&exchange, &treatment.policy) else { return };
+                headers.remove(header::AGE);
+                let selecting = (base.head.vary.clone(), base.head.variant.clone());
+                let head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
+                let object = Object::new(Arc::new(head), base.body.clone(), self.store.gauge());
+                self.store.insert(Arc::new(object), treatment.max_variants);
+            }
+        }
+    }
+
+    async fn relay(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        request: http::Request<crate::origin::OutBody>,
+        status: &CacheStatus<'_>,
+        on_answer: impl FnOnce(&Response<crate::origin::OriginBody>),
+    ) -> Answered {
+        match admitted.treatment.origin.send(request).await {
+            Ok(mut response) => {
+                let reject = admitted.treatment.reject_unknown_transfer_coding;
+                if let Err(error) = fill::check_transfer_coding(response.headers_mut(), reject) {
+                    return self.unanswered(parts, &error, error.status(), status);
+                }
+                on_answer(&response);
+                let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..*status };
+                (Outcome::Miss, self.passed(admitted, response, &status))
+            }
+            Err(error) => self.unanswered(parts, &error, error.status(), status),
+        }
+    }
+
+    /// The origin gave no answer.
+    pub(super) fn unanswered(
+        &self,
+        parts: &Parts,
+        error: &OriginError,
+        code: StatusCode,
+        status: &CacheStatus<'_>,
+    ) -> Answered {
+        let word = error.proxy_status();
+        // The client learns what kind of failure it was, and nothing of addresses.
+        let detail = match code {
+            StatusCode::GATEWAY_TIMEOUT => "the origin did not answer in time",
+            StatusCode::SERVICE_UNAVAILABLE => "too many requests wait for the origin; try again later",
+            StatusCode::PAYLOAD_TOO_LARGE => "the request's body is larger than the limit",
+            StatusCode::REQUEST_TIMEOUT => "the request's body did not arrive in time",
+            StatusCode::BAD_REQUEST => "the request's body broke off",
+            _ => "the origin gave no usable answer",
+        };
+        let mut refusal = Refusal::new(Reason::Origin, code, detail).error(word);
+        if code == StatusCode::SERVICE_UNAVAILABLE {
+            refusal = refusal.with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+        }
+        if code.is_client_error() {
+            refusal = refusal.closing();
+        }
+        let status = CacheStatus { detail: Some(word), ..*status };
+        self.refused(parts, &refusal, &status)
+    }
+}
+
+/// What a request asked a flight for.
+#[derive(Clone, Copy)]
+struct Fetched<'a> {
+    admitted: &'a Arc<Admitted>,
+    parts: &'a Parts,
+    fwd: Fwd,
+    is_leader: bool,
+}

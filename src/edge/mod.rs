@@ -1,0 +1,344 @@
+//! The data path: one request's way from its head to its answer.
+//!
+//! ```text
+//! admit ── refused ────────────────────────────────▶ refusal
+//!   │ method other than GET, HEAD; pass rule ──────▶ pass
+//!   ▼
+//! lookup ── fresh ─────────────────────────────────▶ respond          (all of a hit)
+//!   │ ├──── stale, may be served ──────────────────▶ respond, revalidate in the background
+//!   ▼ ▼
+//! collapse ── leader ──▶ fill ──▶ followers, store
+//!   │ follower ◀────────┘
+//!   ▼
+//! respond
+//! ```
+//!
+//! The hit's way is synchronous and short; everything else is boxed, so that an idle connection does
+//! not carry its state.
+//!
+//! Not here: sockets (`net`), what HTTP caching permits (`rules`), where bytes are kept (`store`).
+
+mod admit;
+mod body;
+mod client;
+mod collapse;
+pub mod config;
+mod fill;
+mod flight;
+mod forward;
+mod inspect;
+mod lookup;
+mod metrics;
+mod miss;
+mod record;
+mod refusal;
+mod respond;
+mod sites;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::HeaderName;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+
+pub use body::{Body, BodyError};
+pub use inspect::{BadUrl, Located, Variant};
+pub use metrics::{EdgeMetrics, Outcome};
+
+use crate::net::{ConnInfo, Handler, RequestBody};
+use crate::object::Object;
+use crate::rules::cache_status::{CacheStatus, Fwd};
+use crate::rules::invalidate;
+use crate::store::Store;
+use crate::telemetry::{AccessLog, Clock};
+use admit::Admitted;
+use collapse::Collapse;
+use config::Config;
+use lookup::Found;
+use record::{Asked, Record};
+use refusal::{Reason, Refusal};
+use respond::Serving;
+use sites::Sites;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const LARDER_DEBUG: HeaderName = HeaderName::from_static("larder-debug");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The data path of a node; one for all workers.
+#[derive(Debug)]
+pub struct Edge {
+    config: Config,
+    sites: Sites,
+    via: HeaderValue,
+    store: Arc<Store>,
+    collapse: Arc<Collapse>,
+    clock: Clock,
+    metrics: EdgeMetrics,
+    access_log: AccessLog,
+}
+
+/// What the driver does next.
+enum Step {
+    /// Neither from nor to the cache.
+    Pass(Fwd),
+    /// HEAD of what is not fresh: forwarded as HEAD.
+    Head(Option<Arc<Object>>),
+    /// From the store, as it is.
+    Hit(Arc<Object>),
+    /// From the store, stale, while one fetch revalidates.
+    HitStale(Arc<Object>),
+    /// From the origin; with a stored response to be revalidated, or not.
+    Fetch(Option<Arc<Object>>, Fwd),
+    /// What the request insists on can't be had (`only-if-cached`).
+    Refuse(Refusal),
+}
+
+impl Edge {
+    /// Composes the data path. `workers` is for what is counted by worker.
+    pub fn new(
+        config: Config,
+        store: Arc<Store>,
+        clock: Clock,
+        access_log: AccessLog,
+        workers: usize,
+    ) -> Arc<Self> {
+        let names = config.sites.iter().map(|site| site.name.clone()).collect();
+        let via = HeaderValue::try_from(format!("1.1 {}", config.node));
+        Arc::new(Self {
+            sites: Sites::new(&config.sites),
+            via: via.unwrap_or(HeaderValue::from_static("1.1 larder")),
+            store,
+            collapse: Collapse::new(),
+            clock,
+            metrics: EdgeMetrics::new(workers, names),
+            access_log,
+            config,
+        })
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &EdgeMetrics {
+        &self.metrics
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Fetches under way that others may follow.
+    pub fn flights(&self) -> usize {
+        self.collapse.in_flight()
+    }
+
+    /// Lines that the access log had to drop.
+    pub fn access_log_dropped(&self) -> u64 {
+        self.access_log.dropped()
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<RequestBody>, conn: Arc<ConnInfo>) -> Response<Body> {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let admitted = match self.admit(&parts, &body, &conn) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                let asked = Asked {
+                    parts: &parts,
+                    conn: &conn,
+                    started,
+                    client: refused.client,
+                    is_https: refused.is_https,
+                    site: refused.site.as_ref(),
+                };
+                let (outcome, response) = self.refused(&parts, &refused.refusal, &CacheStatus::default());
+                return Record::open(&self, &asked, outcome, response);
+            }
+        };
+        let step = self.step(&admitted, &parts, started);
+        if let Step::Hit(object) = &step {
+            let response = self.hit(&admitted, &parts, object, started);
+            let asked = asked_of(&admitted, &parts, &conn, started);
+            return Record::open(&self, &asked, Outcome::Hit, response);
+        }
+        let admitted = Arc::new(admitted);
+        let asked = asked_of(&admitted, &parts, &conn, started);
+        let (outcome, response) = Box::pin(self.drive(step, admitted.clone(), &parts, body)).await;
+        Record::open(&self, &asked, outcome, response)
+    }
+
+    /// What to do with an admitted request.
+    fn step(&self, admitted: &Admitted, parts: &Parts, started: Instant) -> Step {
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Step::Pass(Fwd::Method);
+        }
+        if admitted.treatment.pass {
+            return Step::Pass(Fwd::Bypass);
+        }
+        let now = self.clock.at(started);
+        let is_head = parts.method == Method::HEAD;
+        match self.lookup(admitted, &parts.headers, now) {
+            Found::Fresh(object) => Step::Hit(object),
+            Found::Stale(object) => Step::HitStale(object),
+            Found::OnlyIfCached => {
+                let detail = "the request asks for a stored response and there is none to use";
+                Step::Refuse(Refusal::new(Reason::OnlyIfCached, StatusCode::GATEWAY_TIMEOUT, detail))
+            }
+            Found::Revalidate(object) if is_head => Step::Head(Some(object)),
+            Found::Revalidate(object) => Step::Fetch(Some(object), Fwd::Stale),
+            Found::OtherVariant if !is_head => Step::Fetch(None, Fwd::VaryMiss),
+            Found::Absent if !is_head => Step::Fetch(None, Fwd::UriMiss),
+            Found::OtherVariant | Found::Absent => Step::Head(None),
+        }
+    }
+
+    async fn drive(
+        self: &Arc<Self>,
+        step: Step,
+        admitted: Arc<Admitted>,
+        parts: &Parts,
+        body: RequestBody,
+    ) -> (Outcome, Response<Body>) {
+        match step {
+            Step::Pass(fwd) => self.forward(&admitted, parts, body, fwd).await,
+            Step::Head(base) => self.head(&admitted, parts, base).await,
+            Step::Hit(object) => (Outcome::Hit, self.hit(&admitted, parts, &object, Instant::now())),
+            Step::HitStale(object) => {
+                let detail = "stale-revalidating";
+                let response = self.stale(&admitted, parts, &object, None, detail);
+                self.revalidate(&admitted, parts, object);
+                (Outcome::HitStale, response)
+            }
+            Step::Fetch(base, fwd) => self.fetch(&admitted, parts, base, fwd).await,
+            Step::Refuse(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
+        }
+    }
+
+    #[inline]
+    fn hit(&self, admitted: &Admitted, parts: &Parts, object: &Object, started: Instant) -> Response<Body> {
+        let now = self.clock.at(started);
+        self.store.promote(object.head.key.hash());
+        object.touch(now);
+        let status = CacheStatus {
+            hit: true,
+            ttl: Some(object.head.freshness.ttl_secs(now)),
+            detail: Some("memory"),
+            ..CacheStatus::default()
+        };
+        let serving = self.serving(admitted, parts, status, false);
+        respond::from_object(&Serving { now, ..serving }, object)
+    }
+
+    fn stale(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        object: &Object,
+        fwd: Option<(Fwd, Option<u16>)>,
+        detail: &str,
+    ) -> Response<Body> {
+        let status = CacheStatus {
+            hit: fwd.is_none(),
+            fwd: fwd.map(|(fwd, _)| fwd),
+            fwd_status: fwd.and_then(|(_, status)| status),
+            ttl: Some(object.head.freshness.ttl_secs(self.clock.now())),
+            detail: Some(detail),
+            ..CacheStatus::default()
+        };
+        respond::from_object(&self.serving(admitted, parts, status, false), object)
+    }
+
+    fn serving<'a>(
+        &'a self,
+        admitted: &'a Admitted,
+        request: &'a Parts,
+        status: CacheStatus<'a>,
+        is_validated: bool,
+    ) -> Serving<'a> {
+        Serving { node: &self.config.node, admitted, request, status, now: self.clock.now(), is_validated }
+    }
+
+    fn refused(
+        &self,
+        parts: &Parts,
+        refusal: &Refusal,
+        status: &CacheStatus<'_>,
+    ) -> (Outcome, Response<Body>) {
+        self.metrics.refused(refusal.reason);
+        let outcome = if refusal.reason == Reason::Origin { Outcome::Error } else { Outcome::Refused };
+        let status = CacheStatus { detail: status.detail.or(Some(refusal.reason.as_str())), ..*status };
+        let request = (&parts.method, parts.version, &parts.headers);
+        (outcome, refusal.response(&self.config.node, &status, request))
+    }
+
+    /// A request of the client's own: streamed both ways; an unsafe one invalidates.
+    async fn forward(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        body: RequestBody,
+        fwd: Fwd,
+    ) -> (Outcome, Response<Body>) {
+        if parts.uri.path() == "*" {
+            return (Outcome::Pass, self.options_of_the_node());
+        }
+        let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
+        match self.pass(admitted, parts, body).await {
+            Ok(mut response) => {
+                let reject = admitted.treatment.reject_unknown_transfer_coding;
+                if let Err(error) = fill::check_transfer_coding(response.headers_mut(), reject) {
+                    return self.unanswered(parts, &error, error.status(), &status);
+                }
+                if invalidate::invalidates(&parts.method, response.status()) {
+                    self.invalidate(admitted, response.headers());
+                }
+                let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
+                (Outcome::Pass, self.passed(admitted, response, &status))
+            }
+            Err((code, error)) => self.unanswered(parts, &error, code, &status),
+        }
+    }
+
+    /// RFC 9111 §4.4: the target, and what Location and Content-Location name on the same origin.
+    fn invalidate(&self, admitted: &Admitted, response: &http::HeaderMap) {
+        self.store.invalidate(&admitted.key);
+        for other in invalidate::targets(&admitted.as_target(), response) {
+            self.store.invalidate(&admitted.key_of(&other.path, other.query.as_deref()));
+        }
+    }
+
+    /// `OPTIONS *` is about this server, not about a resource (RFC 9110 §9.3.7).
+    fn options_of_the_node(&self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+        headers.insert(&CACHE_STATUS, respond::cache_status(&self.config.node, &CacheStatus::default()));
+        response
+    }
+}
+
+fn asked_of<'a>(admitted: &'a Admitted, parts: &'a Parts, conn: &'a ConnInfo, started: Instant) -> Asked<'a> {
+    let client = &admitted.client;
+    let (client, is_https) = (client.address, client.is_https);
+    Asked { parts, conn, started, client, is_https, site: Some(&admitted.site) }
+}
+
+impl Handler for Arc<Edge> {
+    type Body = Body;
+
+    fn handle(
+        self,
+        request: Request<RequestBody>,
+        conn: Arc<ConnInfo>,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        self.answer(request, conn)
+    }
+}

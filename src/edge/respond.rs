@@ -1,0 +1,231 @@
+//! From a stored or streaming response to the client's answer: conditions, ranges, the head's last
+//! fields.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use super::CACHE_STATUS;
+use super::admit::Admitted;
+use super::body::{Body, Part};
+use super::flight::Flight;
+use crate::object::{self, Head, Object};
+use crate::rules::cache_status::CacheStatus;
+use crate::rules::conditional::{self, Outcome};
+use crate::rules::range::{self, Requested};
+use crate::rules::time::Millis;
+
+/// Where the body is.
+pub(super) enum Source<'a> {
+    Stored(&'a Arc<object::Body>),
+    Flight(&'a Arc<Flight>),
+}
+
+/// What is known beside the response itself.
+pub(super) struct Serving<'a> {
+    pub(super) node: &'a str,
+    pub(super) admitted: &'a Admitted,
+    pub(super) request: &'a Parts,
+    pub(super) status: CacheStatus<'a>,
+    pub(super) now: Millis,
+    /// Whether the origin has confirmed the response for this request, or just sent it.
+    pub(super) is_validated: bool,
+}
+
+enum Selected {
+    Whole,
+    One(Range<u64>),
+    Many(Vec<Range<u64>>),
+    NotModified,
+    PreconditionFailed,
+    Unsatisfiable,
+}
+
+/// The answer from a stored response.
+#[inline]
+pub(super) fn from_object(serving: &Serving<'_>, object: &Object) -> Response<Body> {
+    let age = HeaderValue::from(object.head.freshness.age_secs(serving.now));
+    answer(serving, &object.head, &Source::Stored(&object.body), Some(object.body.len()), Some(age))
+}
+
+/// The answer from a response that is still coming. Its `Age` is the origin's: a miss adds none.
+pub(super) fn from_flight(serving: &Serving<'_>, head: &Head, flight: &Arc<Flight>) -> Response<Body> {
+    let length = content_length(&head.headers);
+    answer(serving, head, &Source::Flight(flight), length, head.origin_age.clone())
+}
+
+/// The value of Content-Length, if there is one.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// One member of `Cache-Status`.
+pub(super) fn cache_status(node: &str, status: &CacheStatus<'_>) -> HeaderValue {
+    let mut value = Vec::with_capacity(64);
+    status.write(node, &mut value);
+    HeaderValue::from_maybe_shared(Bytes::from(value)).unwrap_or(HeaderValue::from_static("larder"))
+}
+
+/// Fields that describe a body which a 304 or 412 does not have.
+const OF_THE_BODY: [header::HeaderName; 5] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_RANGE,
+];
+
+fn answer(
+    serving: &Serving<'_>,
+    head: &Head,
+    source: &Source<'_>,
+    length: Option<u64>,
+    age: Option<HeaderValue>,
+) -> Response<Body> {
+    let mut headers = head.headers.clone();
+    finish_head(&mut headers, serving, head, age);
+    let selected = select(serving, head, length);
+    let (status, body) = match selected {
+        Selected::Whole => (head.status, whole(serving, source, length)),
+        Selected::One(range) => {
+            headers.insert(header::CONTENT_RANGE, range::content_range(&range, length.unwrap_or(0)));
+            headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+            (StatusCode::PARTIAL_CONTENT, part(source, range))
+        }
+        Selected::Many(ranges) => match source {
+            Source::Stored(body) => (StatusCode::PARTIAL_CONTENT, multipart(&mut headers, body, &ranges)),
+            // What is still coming is not read twice; ranges are optional (RFC 9110 §14.2).
+            Source::Flight(_) => (head.status, whole(serving, source, length)),
+        },
+        Selected::NotModified => {
+            OF_THE_BODY.iter().for_each(|name| drop(headers.remove(name)));
+            (StatusCode::NOT_MODIFIED, Body::empty())
+        }
+        Selected::PreconditionFailed => {
+            OF_THE_BODY.iter().for_each(|name| drop(headers.remove(name)));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            (StatusCode::PRECONDITION_FAILED, Body::empty())
+        }
+        Selected::Unsatisfiable => {
+            OF_THE_BODY.iter().for_each(|name| drop(headers.remove(name)));
+            headers.insert(header::CONTENT_RANGE, range::unsatisfied(length.unwrap_or(0)));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            (StatusCode::RANGE_NOT_SATISFIABLE, Body::empty())
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Conditions first, then ranges (RFC 9110 §13.2.2); both only where the answer would be a 200.
+fn select(serving: &Serving<'_>, head: &Head, length: Option<u64>) -> Selected {
+    let request = serving.request;
+    if head.status != StatusCode::OK {
+        return Selected::Whole;
+    }
+    if conditional::has_conditions(&request.headers) {
+        match conditional::evaluate(&request.method, &request.headers, &head.validators(), serving.now) {
+            Outcome::NotModified => return Selected::NotModified,
+            Outcome::PreconditionFailed => return Selected::PreconditionFailed,
+            Outcome::Proceed => {}
+        }
+    }
+    let Some(length) = length else { return Selected::Whole };
+    if request.method != Method::GET
+        || !request.headers.contains_key(header::RANGE)
+        || !conditional::if_range_holds(&request.headers, &head.validators(), serving.now)
+    {
+        return Selected::Whole;
+    }
+    match range::parse(&request.headers, length) {
+        Requested::Ignored => Selected::Whole,
+        Requested::Unsatisfiable => Selected::Unsatisfiable,
+        Requested::Single(range) => Selected::One(range),
+        Requested::Multiple(ranges) => Selected::Many(ranges),
+    }
+}
+
+fn finish_head(headers: &mut HeaderMap, serving: &Serving<'_>, head: &Head, age: Option<HeaderValue>) {
+    if !serving.is_validated {
+        for name in &head.freshness.strip_fields {
+            headers.remove(name);
+        }
+    }
+    if let Some(age) = age {
+        headers.insert(header::AGE, age);
+    }
+    headers.append(&CACHE_STATUS, cache_status(serving.node, &serving.status));
+    for_client(headers, serving.admitted);
+}
+
+/// What a site changes on every answer's way to its client.
+pub(super) fn for_client(headers: &mut HeaderMap, admitted: &Admitted) {
+    let treatment = &admitted.treatment;
+    if treatment.strip_targeted {
+        headers.remove(&super::CDN_CACHE_CONTROL);
+    }
+    if admitted.client.is_https
+        && let Some(hsts) = &admitted.site.hsts
+    {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    treatment.response_headers.apply(headers);
+}
+
+fn whole(serving: &Serving<'_>, source: &Source<'_>, length: Option<u64>) -> Body {
+    if serving.request.method == Method::HEAD {
+        return Body::empty();
+    }
+    match source {
+        Source::Stored(body) => Body::stored((*body).clone(), 0..body.len()),
+        Source::Flight(flight) => Body::flight(flight.follow(0, length)),
+    }
+}
+
+fn part(source: &Source<'_>, range: Range<u64>) -> Body {
+    match source {
+        Source::Stored(body) => Body::stored((*body).clone(), range),
+        Source::Flight(flight) => Body::flight(flight.follow(range.start, Some(range.end))),
+    }
+}
+
+/// `multipart/byteranges` (RFC 9110 §14.6).
+fn multipart(headers: &mut HeaderMap, body: &Arc<object::Body>, ranges: &[Range<u64>]) -> Body {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let seed = (NEXT.fetch_add(1, Relaxed), Arc::as_ptr(body) as usize, std::process::id());
+    let boundary = blake3::hash(format!("{seed:?}").as_bytes()).to_hex();
+    let boundary = &boundary[..24];
+    let content_type = headers.get(header::CONTENT_TYPE).cloned();
+    let mut parts = VecDeque::with_capacity(2 * ranges.len() + 1);
+    let mut length = 0;
+    for range in ranges {
+        let mut text = format!("\r\n--{boundary}\r\n").into_bytes();
+        if let Some(content_type) = &content_type {
+            text.extend_from_slice(b"Content-Type: ");
+            text.extend_from_slice(content_type.as_bytes());
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(b"Content-Range: ");
+        text.extend_from_slice(range::content_range(range, body.len()).as_bytes());
+        text.extend_from_slice(b"\r\n\r\n");
+        length += text.len() as u64 + (range.end - range.start);
+        parts.push_back(Part::Bytes(Bytes::from(text)));
+        parts.push_back(Part::Stored(body.clone(), range.clone()));
+    }
+    let end = format!("\r\n--{boundary}--\r\n");
+    length += end.len() as u64;
+    parts.push_back(Part::Bytes(Bytes::from(end)));
+    headers.remove(header::CONTENT_RANGE);
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    if let Ok(value) = HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}")) {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    Body::parts(parts)
+}

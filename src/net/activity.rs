@@ -1,0 +1,243 @@
+//! When did a connection last get somewhere? The state from which its one deadline is computed.
+//!
+//! A request only stores a few numbers here; no timer is armed or moved for it. The connection's
+//! watchdog (`conn.rs`) asks for the earliest deadline after each poll and re-arms its timer only
+//! when that comes earlier, or when the timer fires.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::Limits;
+
+/// How long a closing connection may take to read what the client still sends, so that a reset
+/// does not destroy the response on its way (RFC 9112 §9.6).
+const LINGER_MS: u64 = 1000;
+/// A stalled HTTP/2 stream costs its connection after this many write timeouts even when other
+/// streams progress: hyper offers no way to reset the one stream from outside.
+const STALLED_STREAM_FACTOR: u64 = 10;
+
+/// Why a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expired {
+    Header,
+    Idle,
+    WriteStall,
+    Linger,
+}
+
+/// Times are milliseconds since `started`, plus one, so that 0 means "not".
+#[derive(Debug)]
+pub(super) struct Activity {
+    started: Instant,
+    is_h2: AtomicBool,
+    in_flight: AtomicU32,
+    head_since: AtomicU64,
+    idle_since: AtomicU64,
+    write_blocked_since: AtomicU64,
+    last_write: AtomicU64,
+    lingering_since: AtomicU64,
+    /// HTTP/2 only: since when each response has had a chunk taken and not asked for the next;
+    /// 0 while it waits for its source.
+    streams: Mutex<Vec<StreamSlot>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum StreamSlot {
+    Free,
+    Waiting,
+    TakenAt(u64),
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            is_h2: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            head_since: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            write_blocked_since: AtomicU64::new(0),
+            last_write: AtomicU64::new(0),
+            lingering_since: AtomicU64::new(0),
+            streams: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64 + 1
+    }
+
+    pub(super) fn set_h2(&self) {
+        self.is_h2.store(true, Relaxed);
+        self.idle_since.store(self.now_ms(), Relaxed);
+    }
+
+    /// A request's head is complete.
+    #[inline]
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.head_since.store(0, Relaxed);
+    }
+
+    /// A response's body is finished or dropped.
+    #[inline]
+    pub(super) fn end(&self) {
+        if self.in_flight.fetch_sub(1, Relaxed) == 1 {
+            self.idle_since.store(self.now_ms(), Relaxed);
+        }
+    }
+
+    /// Bytes came in.
+    #[inline]
+    pub(super) fn on_read(&self) {
+        if self.in_flight.load(Relaxed) == 0
+            && self.head_since.load(Relaxed) == 0
+            && !self.is_h2.load(Relaxed)
+        {
+            self.head_since.store(self.now_ms(), Relaxed);
+        }
+    }
+
+    /// The socket took bytes, or did not.
+    #[inline]
+    pub(super) fn on_write(&self, taken: bool) {
+        if taken {
+            self.write_blocked_since.store(0, Relaxed);
+            if self.is_h2.load(Relaxed) {
+                self.last_write.store(self.now_ms(), Relaxed);
+            }
+        } else if self.write_blocked_since.load(Relaxed) == 0 {
+            self.write_blocked_since.store(self.now_ms(), Relaxed);
+        }
+    }
+
+    pub(super) fn linger(&self) {
+        if self.lingering_since.load(Relaxed) == 0 {
+            self.lingering_since.store(self.now_ms(), Relaxed);
+        }
+    }
+
+    /// Takes a slot for an HTTP/2 response; `None` on HTTP/1.1, where the socket tells all.
+    pub(super) fn open_stream(&self) -> Option<usize> {
+        if !self.is_h2.load(Relaxed) {
+            return None;
+        }
+        let mut streams = self.streams.lock();
+        let free = streams.iter().position(|slot| matches!(slot, StreamSlot::Free));
+        let index = free.unwrap_or_else(|| {
+            streams.push(StreamSlot::Free);
+            streams.len() - 1
+        });
+        streams[index] = StreamSlot::Waiting;
+        Some(index)
+    }
+
+    /// A stream's body gave a chunk (`taken`) or waits for its source.
+    pub(super) fn on_stream(&self, index: usize, taken: bool) {
+        let slot = if taken { StreamSlot::TakenAt(self.now_ms()) } else { StreamSlot::Waiting };
+        self.streams.lock()[index] = slot;
+    }
+
+    pub(super) fn close_stream(&self, index: usize) {
+        self.streams.lock()[index] = StreamSlot::Free;
+    }
+
+    /// The earliest deadline and what it means.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<(u64, Expired)> {
+        let ms = |d: std::time::Duration| d.as_millis() as u64;
+        let lingering = self.lingering_since.load(Relaxed);
+        if lingering != 0 {
+            return Some((lingering + LINGER_MS, Expired::Linger));
+        }
+        let blocked = self.write_blocked_since.load(Relaxed);
+        if blocked != 0 {
+            return Some((blocked + ms(limits.write_timeout), Expired::WriteStall));
+        }
+        if self.in_flight.load(Relaxed) > 0 {
+            return self.stalled_stream(ms(limits.write_timeout));
+        }
+        let head = self.head_since.load(Relaxed);
+        if head != 0 {
+            return Some((head + ms(limits.header_timeout), Expired::Header));
+        }
+        match self.idle_since.load(Relaxed) {
+            0 => Some((1 + ms(limits.header_timeout), Expired::Header)),
+            idle => Some((idle + ms(limits.idle_timeout), Expired::Idle)),
+        }
+    }
+
+    fn stalled_stream(&self, write_timeout_ms: u64) -> Option<(u64, Expired)> {
+        if !self.is_h2.load(Relaxed) {
+            return None;
+        }
+        let taken = |slot: &StreamSlot| match slot {
+            StreamSlot::TakenAt(at) => Some(*at),
+            StreamSlot::Free | StreamSlot::Waiting => None,
+        };
+        let oldest = self.streams.lock().iter().filter_map(taken).min()?;
+        let progress = oldest.max(self.last_write.load(Relaxed)) + write_timeout_ms;
+        let deadline = progress.min(oldest + STALLED_STREAM_FACTOR * write_timeout_ms);
+        Some((deadline, Expired::WriteStall))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn limits() -> Limits {
+        Limits {
+            header_bytes: 0,
+            header_count: 0,
+            uri_bytes: 0,
+            request_body_bytes: 0,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            h2_streams: 1,
+            connections: 1,
+            connections_per_client: 1,
+        }
+    }
+
+    #[test]
+    fn each_phase_has_its_deadline() {
+        let activity = Activity::new();
+        let what = |a: &Activity| a.deadline(&limits()).map(|(_, what)| what);
+        assert_eq!(what(&activity), Some(Expired::Header));
+        activity.on_read();
+        assert_eq!(what(&activity), Some(Expired::Header));
+        activity.begin();
+        assert_eq!(what(&activity), None);
+        activity.on_write(false);
+        assert_eq!(what(&activity), Some(Expired::WriteStall));
+        activity.on_write(true);
+        activity.end();
+        assert_eq!(what(&activity), Some(Expired::Idle));
+        activity.linger();
+        assert_eq!(what(&activity), Some(Expired::Linger));
+    }
+
+    #[test]
+    fn a_stream_that_takes_no_more_is_a_stall_and_one_that_waits_for_its_source_is_not() {
+        let activity = Activity::new();
+        activity.set_h2();
+        activity.begin();
+        let stream = activity.open_stream().unwrap();
+        assert!(activity.deadline(&limits()).is_none());
+        activity.on_stream(stream, true);
+        assert!(matches!(activity.deadline(&limits()), Some((_, Expired::WriteStall))));
+        activity.on_stream(stream, false);
+        assert!(activity.deadline(&limits()).is_none());
+        activity.close_stream(stream);
+        assert_eq!(activity.open_stream(), Some(stream));
+    }
+}

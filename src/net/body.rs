@@ -1,0 +1,145 @@
+//! Bodies with a connection's limits on them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+
+use super::activity::Activity;
+
+/// Why a request's body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    /// It is larger than the limit.
+    #[error("the request's body is larger than the limit")]
+    TooLarge,
+    /// The client sent nothing for the body timeout.
+    #[error("the request's body did not arrive in time")]
+    Timeout,
+    /// The client broke off or broke the framing.
+    #[error("the request's body broke off: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+/// A request's body, bounded in size and in the time between two reads.
+#[derive(Debug)]
+pub struct RequestBody {
+    inner: Incoming,
+    left_bytes: u64,
+    timeout: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    pub(super) fn new(inner: Incoming, limit_bytes: u64, timeout: Duration) -> Self {
+        Self { inner, left_bytes: limit_bytes, timeout, sleep: None }
+    }
+
+    /// Whether its announced length alone is over the limit.
+    pub fn is_too_large(&self) -> bool {
+        self.inner.size_hint().lower() > self.left_bytes
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.sleep = None;
+                let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
+                if let Some(data) = frame.data_ref() {
+                    let len = data.len() as u64;
+                    match self.left_bytes.checked_sub(len) {
+                        Some(left) => self.left_bytes = left,
+                        None => return Poll::Ready(Some(Err(RequestBodyError::TooLarge))),
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Pending => {
+                let timeout = self.timeout;
+                let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                ready!(sleep.as_mut().poll(cx));
+                Poll::Ready(Some(Err(RequestBodyError::Timeout)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Tells the connection's [`Activity`] that a request is over, however it ends.
+#[derive(Debug)]
+pub(super) struct Ending {
+    activity: Arc<Activity>,
+    stream: Option<usize>,
+}
+
+impl Ending {
+    pub(super) fn new(activity: Arc<Activity>) -> Self {
+        let stream = activity.open_stream();
+        Self { activity, stream }
+    }
+
+    pub(super) fn with<B>(self, inner: B) -> ResponseBody<B> {
+        ResponseBody { inner, ending: self }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream {
+            self.activity.close_stream(stream);
+        }
+        self.activity.end();
+    }
+}
+
+/// A response's body that ends its request when it is finished or dropped and tells, on HTTP/2,
+/// whether its client still takes it.
+#[derive(Debug)]
+pub(super) struct ResponseBody<B> {
+    inner: B,
+    ending: Ending,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Some(stream) = self.ending.stream {
+            self.ending.activity.on_stream(stream, frame.is_ready());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,285 @@
+//! One connection: handshake, protocol, requests, deadlines, end.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::activity::{Activity, Expired};
+use super::body::{Ending, RequestBody};
+use super::io::TrackedIo;
+use super::listener::Server;
+use super::metrics::End;
+use super::{ConnInfo, Handler, Phase};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Between two looks at a preface that comes in pieces; rare enough to be simple.
+const PREFACE_RETRY: Duration = Duration::from_millis(10);
+/// What an HTTP/2 stream may have buffered between the body and the connection's window.
+const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// hyper's floor for a connection's buffer.
+const MIN_BUFFER_BYTES: usize = 8192;
+/// After GOAWAY an idle HTTP/2 client has this long to close.
+const GOAWAY_GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<H: Handler>(
+    server: Arc<Server<H>>,
+    stream: TcpStream,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    phase: watch::Receiver<Phase>,
+) {
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let activity = Arc::new(Activity::new());
+    let header_timeout = server.limits.header_timeout;
+    let mut info = ConnInfo { peer, local, tls: "" };
+    let Some(acceptor) = tls else {
+        let protocol = match timeout(header_timeout, detect(&stream)).await {
+            Ok(Some(protocol)) => protocol,
+            Ok(None) => return,
+            Err(_) => return server.metrics.ended(End::Expired(Expired::Header)),
+        };
+        let io = TrackedIo::new(stream, activity.clone());
+        return speak(server, io, protocol, info, activity, phase).await;
+    };
+    let io = TrackedIo::new(stream, activity.clone());
+    // Boxed, so that the handshake's state is gone when the connection idles.
+    match Box::pin(timeout(header_timeout, acceptor.accept(io))).await {
+        Ok(Ok(io)) => {
+            let session = io.get_ref().1;
+            let is_tls13 = session.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+            let is_resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            server.metrics.handshake(is_tls13, is_resumed);
+            info.tls = if is_tls13 { "TLSv1.3" } else { "TLSv1.2" };
+            let is_h2 = session.alpn_protocol() == Some(b"h2");
+            let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
+            speak(server, io, protocol, info, activity, phase).await;
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "TLS handshake failed");
+            server.metrics.ended(End::Tls);
+        }
+        Err(_) => server.metrics.ended(End::Expired(Expired::Header)),
+    }
+}
+
+/// Tells HTTP/2 with prior knowledge from HTTP/1.1 without taking a byte; `None`: the client left.
+async fn detect(stream: &TcpStream) -> Option<Protocol> {
+    let mut head = [0; PREFACE.len()];
+    loop {
+        let n = stream.peek(&mut head).await.ok()?;
+        match n {
+            0 => return None,
+            n if !PREFACE.starts_with(&head[..n]) => return Some(Protocol::Http1),
+            n if n == PREFACE.len() => return Some(Protocol::Http2),
+            _ => tokio::time::sleep(PREFACE_RETRY).await,
+        }
+    }
+}
+
+async fn speak<H: Handler, I>(
+    server: Arc<Server<H>>,
+    io: I,
+    protocol: Protocol,
+    info: ConnInfo,
+    activity: Arc<Activity>,
+    phase: watch::Receiver<Phase>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H::Body: Unpin,
+{
+    let peer = info.peer;
+    let info = Arc::new(info);
+    let limits = server.limits.clone();
+    let service = {
+        let (handler, activity) = (server.handler.clone(), activity.clone());
+        let (body_limit, body_timeout) = (limits.request_body_bytes, limits.body_timeout);
+        service_fn(move |request: Request<Incoming>| {
+            activity.begin();
+            let request = request.map(|body| RequestBody::new(body, body_limit, body_timeout));
+            // Made before the handler runs: when the client leaves and hyper drops this future,
+            // the request still ends for the connection's deadlines.
+            let ending = Ending::new(activity.clone());
+            let response = handler.clone().handle(request, info.clone());
+            async move {
+                let response = response.await;
+                Ok::<_, Infallible>(response.map(|body| ending.with(body)))
+            }
+        })
+    };
+    let io = TokioIo::new(io);
+    let result = match protocol {
+        Protocol::Http1 => {
+            let conn = http1::Builder::new()
+                .max_headers(limits.header_count)
+                .max_buf_size(limits.header_bytes.max(MIN_BUFFER_BYTES))
+                .header_read_timeout(None)
+                .serve_connection(io, service);
+            drive(conn, &activity, &server, phase).await
+        }
+        Protocol::Http2 => {
+            activity.set_h2();
+            let conn = http2::Builder::new(TokioExecutor::new())
+                .max_concurrent_streams(limits.h2_streams)
+                .max_header_list_size(limits.header_bytes as u32)
+                .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+                .serve_connection(io, service);
+            drive(conn, &activity, &server, phase).await
+        }
+    };
+    if let Err(end) = result {
+        tracing::debug!(%peer, ?end, "connection ended");
+        server.metrics.ended(end);
+    }
+}
+
+/// What `drive` needs of both protocols' connections.
+trait Drain: Future<Output = hyper::Result<()>> {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, B, S> Drain for http1::Connection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, B, S, E> Drain for http2::Connection<I, S, E>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+enum Event {
+    Done(hyper::Result<()>),
+    Expired(Expired),
+    Phase,
+}
+
+/// Runs a connection until it ends, its deadline passes or the node stops.
+async fn drive<H: Handler>(
+    conn: impl Drain,
+    activity: &Activity,
+    server: &Server<H>,
+    mut phase: watch::Receiver<Phase>,
+) -> Result<(), End> {
+    let mut conn = pin!(conn);
+    let mut watchdog = pin!(Watchdog::new(activity, server));
+    let mut is_draining = false;
+    loop {
+        if *phase.borrow_and_update() != Phase::Run && !is_draining {
+            is_draining = true;
+            conn.as_mut().graceful_shutdown();
+        }
+        let event = {
+            let mut changed = pin!(phase.changed());
+            poll_fn(|cx| {
+                if let Poll::Ready(result) = conn.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Done(result));
+                }
+                if let Poll::Ready(expired) = watchdog.as_mut().poll_expired(cx) {
+                    return Poll::Ready(Event::Expired(expired));
+                }
+                changed.as_mut().poll(cx).map(|_| Event::Phase)
+            })
+            .await
+        };
+        match event {
+            Event::Done(Ok(())) => return Ok(()),
+            // A client that goes away in the middle is not the node's to count.
+            Event::Done(Err(error)) if error.is_parse() || error.is_body_write_aborted() => {
+                return Err(End::Protocol);
+            }
+            Event::Done(Err(_)) | Event::Expired(Expired::Linger) => return Ok(()),
+            Event::Expired(Expired::Idle) => {
+                conn.as_mut().graceful_shutdown();
+                let _ = timeout(GOAWAY_GRACE, conn).await;
+                return Err(End::Expired(Expired::Idle));
+            }
+            Event::Expired(expired) => return Err(End::Expired(expired)),
+            Event::Phase => {
+                if *phase.borrow() == Phase::Stop || phase.has_changed().is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The one timer of a connection. It is moved only to an earlier time; when it fires too early
+/// because there was progress, it is armed again.
+struct Watchdog<'a, H> {
+    activity: &'a Activity,
+    server: &'a Server<H>,
+    sleep: Pin<Box<Sleep>>,
+    armed_ms: u64,
+}
+
+impl<'a, H: Handler> Watchdog<'a, H> {
+    fn new(activity: &'a Activity, server: &'a Server<H>) -> Self {
+        let sleep = Box::pin(sleep(server.limits.idle_timeout));
+        Self { activity, server, sleep, armed_ms: u64::MAX }
+    }
+
+    fn poll_expired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Expired> {
+        loop {
+            let deadline = self.activity.deadline(&self.server.limits);
+            if let Some((at_ms, _)) = deadline
+                && at_ms < self.armed_ms
+            {
+                self.arm(at_ms);
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now_ms = self.activity.now_ms();
+            match self.activity.deadline(&self.server.limits) {
+                Some((at_ms, expired)) if at_ms <= now_ms => return Poll::Ready(expired),
+                Some((at_ms, _)) => self.arm(at_ms),
+                None => {
+                    let later = now_ms + self.server.limits.write_timeout.as_millis() as u64;
+                    self.arm(later);
+                }
+            }
+        }
+    }
+
+    fn arm(&mut self, at_ms: u64) {
+        self.armed_ms = at_ms;
+        let at = self.activity.started() + Duration::from_millis(at_ms);
+        self.sleep.as_mut().reset(Instant::from_std(at));
+    }
+}

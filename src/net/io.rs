@@ -1,0 +1,89 @@
+//! The socket below TLS and HTTP: passes bytes on and notes progress.
+
+use std::io::{IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::activity::Activity;
+
+/// A TCP stream whose reads and writes are noted in an [`Activity`], and which lingers when it is
+/// shut down.
+#[derive(Debug)]
+pub(super) struct TrackedIo {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+    write_closed: bool,
+}
+
+impl TrackedIo {
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+        Self { stream, activity, write_closed: false }
+    }
+
+    fn noted(&self, result: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        match &result {
+            Poll::Ready(Ok(_)) => self.activity.on_write(true),
+            Poll::Pending => self.activity.on_write(false),
+            Poll::Ready(Err(_)) => {}
+        }
+        result
+    }
+}
+
+impl AsyncRead for TrackedIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.activity.on_read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TrackedIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.noted(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.noted(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Closes our half, then reads on until the client closes its own: closing a socket with unread
+    /// bytes would reset the connection and take the last response with it. The watchdog bounds it.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if !self.write_closed {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.write_closed = true;
+        }
+        self.activity.linger();
+        let mut discarded = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut discarded);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if buf.filled().is_empty() => return Poll::Ready(Ok(())),
+                Ok(()) => {}
+                Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

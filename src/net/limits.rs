@@ -1,0 +1,118 @@
+//! How many connections may be open, in all and by client.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+/// Why a connection is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Total,
+    Client,
+}
+
+/// The open connections of a node's data listeners.
+#[derive(Debug)]
+pub struct Connections {
+    open: AtomicUsize,
+    max: usize,
+    max_per_client: usize,
+    exempt: Vec<ipnet::IpNet>,
+    /// Taken once when a connection opens and once when it closes.
+    by_client: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The right to one open connection; given back on drop.
+#[derive(Debug)]
+pub(super) struct Permit {
+    connections: Arc<Connections>,
+    client: Option<IpAddr>,
+}
+
+impl Connections {
+    /// `exempt` are networks whose connections stand for many clients: trusted proxies.
+    pub fn new(max: usize, max_per_client: usize, exempt: Vec<ipnet::IpNet>) -> Arc<Self> {
+        let by_client = Mutex::default();
+        Arc::new(Self { open: AtomicUsize::new(0), max, max_per_client, exempt, by_client })
+    }
+
+    pub(super) fn acquire(self: &Arc<Self>, peer: IpAddr) -> Result<Permit, Refused> {
+        if self.open.fetch_add(1, Relaxed) >= self.max {
+            self.open.fetch_sub(1, Relaxed);
+            return Err(Refused::Total);
+        }
+        let mut permit = Permit { connections: self.clone(), client: None };
+        if self.exempt.iter().any(|net| net.contains(&peer)) {
+            return Ok(permit);
+        }
+        let client = client_of(peer);
+        let mut by_client = self.by_client.lock();
+        let count = by_client.entry(client).or_insert(0);
+        if *count >= self.max_per_client {
+            // The permit's drop gives the total back; it must not find the lock taken.
+            drop(by_client);
+            return Err(Refused::Client);
+        }
+        *count += 1;
+        permit.client = Some(client);
+        Ok(permit)
+    }
+
+    /// Open connections now.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// The limit on all.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(1, Relaxed);
+        let Some(client) = self.client else { return };
+        let mut by_client = self.connections.by_client.lock();
+        if let Some(count) = by_client.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                by_client.remove(&client);
+            }
+        }
+    }
+}
+
+/// One IPv6 subscriber has a /64 at least; counting single addresses would count nothing.
+fn client_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => {
+            let prefix = v6.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(prefix.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_in_all_and_by_client_and_gives_back() {
+        let connections = Connections::new(3, 2, vec!["10.0.0.0/8".parse().unwrap()]);
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let a = connections.acquire(ip("2001:db8::1")).unwrap();
+        let _b = connections.acquire(ip("2001:db8::2")).unwrap();
+        assert_eq!(connections.acquire(ip("2001:db8::3")).unwrap_err(), Refused::Client);
+        let _c = connections.acquire(ip("10.1.1.1")).unwrap();
+        assert_eq!(connections.acquire(ip("192.0.2.1")).unwrap_err(), Refused::Total);
+        drop(a);
+        assert_eq!(connections.open(), 2);
+        assert!(connections.acquire(ip("2001:db8::9")).is_ok());
+        assert_eq!(connections.by_client.lock().len(), 1);
+    }
+}

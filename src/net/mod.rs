@@ -1,0 +1,102 @@
+//! Sockets: listeners, TLS, HTTP/1.1 and HTTP/2, timeouts and limits of connections.
+//!
+//! Everything that concerns a connection rather than a request lives here, behind one generic
+//! [`Handler`]: this module does not know what is served. N workers each run [`Server::run`] on a
+//! current-thread runtime with SO_REUSEPORT sockets of their own.
+//!
+//! Not here: what a request means (`edge`, `control`).
+
+mod activity;
+mod body;
+mod conn;
+mod io;
+mod limits;
+mod listener;
+mod metrics;
+mod tls;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+
+pub use body::{RequestBody, RequestBodyError};
+pub use limits::Connections;
+pub use listener::{BindError, Bound, ListenConfig, Server, bind};
+pub use metrics::NetMetrics;
+pub use tls::{CertificateFiles, TlsError, load_certificates, server_config};
+
+/// `[limits]`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Fields of a request's head.
+    pub header_count: usize,
+    /// Bytes of a request's target; enforced by the handler.
+    pub uri_bytes: usize,
+    /// Bytes of a request's body.
+    pub request_body_bytes: u64,
+    /// From the accept, or the first byte of a request, to the end of its head.
+    pub header_timeout: Duration,
+    /// Between two reads of a request's body.
+    pub body_timeout: Duration,
+    /// Without progress of a response.
+    pub write_timeout: Duration,
+    /// Between two requests.
+    pub idle_timeout: Duration,
+    /// Concurrent streams of an HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Open connections.
+    pub connections: usize,
+    /// Open connections of one client: an IPv4 address or an IPv6 /64.
+    pub connections_per_client: usize,
+}
+
+/// What a request's connection is.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The TLS version, e.g. `TLSv1_3`; empty on a plain connection.
+    pub tls: &'static str,
+}
+
+impl ConnInfo {
+    /// Whether the connection is encrypted.
+    #[inline]
+    pub fn is_secure(&self) -> bool {
+        !self.tls.is_empty()
+    }
+}
+
+/// Answers requests. Cloned for each connection, so cloning is to be cheap.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
+
+    /// Answers one request.
+    fn handle(
+        self,
+        request: Request<RequestBody>,
+        conn: Arc<ConnInfo>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// The phases of a node's life that connections see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Accept and serve.
+    Run,
+    /// Accept what is queued, then close; finish what is begun.
+    Drain,
+    /// End at once.
+    Stop,
+}

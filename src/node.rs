@@ -1,0 +1,423 @@
+//! The only wiring: builds every part from a configuration, runs them, drains them.
+//!
+//! # Threads
+//!
+//! N workers serve, each a current-thread runtime with sockets of its own. The thread that calls
+//! [`Node::run`] is the control thread: admin API, scrapers, housekeeping, signals. The access log
+//! has a writer of its own.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
+use tokio::runtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Config, SiteConfig, TreatmentConfig};
+use crate::control::{AdminHandler, Control, Parts, ProcessMetrics, TokenFileError};
+use crate::edge::{self, Edge};
+use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
+use crate::origin::{Origin, OriginMetrics, SetupError};
+use crate::store::Store;
+use crate::telemetry::{self, AccessLog, Clock};
+
+/// Between two looks for connections that were idle for too long.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// What a stopped worker may take to end.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Threads of a worker for name lookups and files of directory origins.
+const BLOCKING_THREADS: usize = 8;
+const NODE_ID_FILE: &str = "node.id";
+/// Connections of the admin and scrapers' listeners.
+const ADMIN_CONNECTIONS: usize = 512;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An origin.
+    #[error(transparent)]
+    Origin(#[from] SetupError),
+    /// The admin token.
+    #[error(transparent)]
+    Token(#[from] TokenFileError),
+    /// The store's directory.
+    #[error("the store's directory {path}: {source}; make it, or choose another store.path")]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// A file or a thread.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A node that listens and does not serve yet.
+pub struct Node {
+    data: Arc<Server<Arc<Edge>>>,
+    addresses: Vec<(SocketAddr, bool)>,
+    control: Arc<Control>,
+    admin: Listener,
+    scrapers: Option<Listener>,
+    origins: Vec<Arc<Origin>>,
+    workers: usize,
+    drain_timeout: Duration,
+    drain_delay: Duration,
+}
+
+struct Listener {
+    server: Arc<Server<AdminHandler>>,
+    address: SocketAddr,
+    tls: bool,
+}
+
+/// Asks a running node to end.
+#[derive(Clone, Debug)]
+pub struct Stopper(mpsc::Sender<()>);
+
+impl Stopper {
+    /// The first call drains, the second stops at once.
+    pub fn stop(&self) {
+        // A full queue means that enough was said already.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything begun was finished.
+    Drained,
+    /// The drain took too long, or a second signal came.
+    Stopped,
+    /// A worker died.
+    Failed,
+}
+
+impl Node {
+    /// Builds every part and binds every port. Nothing is accepted before [`Node::run`].
+    pub fn build(config: Config) -> Result<Self, StartError> {
+        raise_open_files_limit();
+        let clock = Clock::start();
+        fs::create_dir_all(&config.store_path)
+            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
+        let loop_id = node_id(&config.store_path)
+            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
+        let workers = config.workers;
+        let origins = config
+            .origins
+            .iter()
+            .map(|origin| Origin::new(origin.clone(), workers))
+            .collect::<Result<Vec<_>, _>>()?;
+        let store = Store::new(config.store.clone());
+        let access_log = AccessLog::start(&config.access_log)?;
+        let edge_config = edge::config::Config {
+            node: config.name.clone(),
+            loop_id,
+            trusted_proxies: config.trusted_proxies.clone(),
+            uri_bytes: config.limits.uri_bytes,
+            sites: sites(&config.sites, &origins),
+        };
+        let edge = Edge::new(edge_config, store.clone(), clock, access_log, workers);
+        let bound = net::bind(&config.listen, workers)?;
+        let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();
+        let connections = Connections::new(
+            config.limits.connections,
+            config.limits.connections_per_client,
+            config.trusted_proxies.clone(),
+        );
+        let net_metrics = NetMetrics::new(workers, connections.clone());
+        let tls = match config.certificates.as_slice() {
+            [] => None,
+            files => Some(net::server_config(&net::load_certificates(files)?)?),
+        };
+        let registry = registry(&edge, &store, &origins, &net_metrics);
+        let parts = Parts {
+            name: config.name.clone(),
+            edge: edge.clone(),
+            store,
+            origins: origins.clone(),
+            connections: connections.clone(),
+            clock,
+            registry,
+            store_path: config.store_path.clone(),
+        };
+        let control = Control::new(parts, &config.admin.tokens)?;
+        let certificate = config.admin.certificate.as_ref();
+        let admin_tls = match certificate {
+            Some(files) => Some(net::server_config(&net::load_certificates(std::slice::from_ref(files))?)?),
+            None => None,
+        };
+        let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
+        let scrapers = config.metrics.map(|address| {
+            listener(control.scrapers(), &config, &ListenConfig { address, tls: false }, None)
+        });
+        let data = Server::new(edge, config.limits.clone(), bound, tls, connections, net_metrics, workers);
+        Ok(Self {
+            data,
+            addresses,
+            control,
+            admin,
+            scrapers: scrapers.transpose()?,
+            origins,
+            workers,
+            drain_timeout: config.drain_timeout,
+            drain_delay: config.drain_delay,
+        })
+    }
+
+    /// The data listeners' addresses, and whether TLS is spoken there.
+    pub fn addresses(&self) -> &[(SocketAddr, bool)] {
+        &self.addresses
+    }
+
+    /// The admin listener's URL.
+    pub fn admin_url(&self) -> String {
+        url(self.admin.address, self.admin.tls)
+    }
+
+    /// Serves until the node is told to end; `on_ready` is called once it accepts.
+    pub fn run(self, on_ready: impl FnOnce(Stopper)) -> io::Result<Ended> {
+        let (phase_sender, phase) = watch::channel(Phase::Run);
+        let mut threads = Vec::new();
+        let (died, deaths) = mpsc::channel(1);
+        for worker in 0..self.workers {
+            threads.push(spawn_worker(worker, self.data.clone(), phase.clone(), died.clone())?);
+        }
+        drop(died);
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        let (stopper, stops) = mpsc::channel(2);
+        let ended = runtime.block_on(async {
+            // The admin listener outlives a drain, so that it can be watched.
+            let (_until_the_end, always) = watch::channel(Phase::Run);
+            for listener in std::iter::once(&self.admin).chain(&self.scrapers) {
+                tokio::spawn(listener.server.clone().run(0, always.clone()));
+            }
+            tokio::spawn(sweep(self.origins.clone()));
+            self.announce();
+            self.control.set_ready(true);
+            tracing::info!("ready");
+            on_ready(Stopper(stopper));
+            self.until_ended(&phase_sender, stops, deaths).await
+        });
+        runtime.shutdown_timeout(STOP_GRACE);
+        for thread in threads {
+            let _ = thread.join();
+        }
+        Ok(ended)
+    }
+
+    fn announce(&self) {
+        for (address, tls) in &self.addresses {
+            tracing::info!("listening on {}", url(*address, *tls));
+        }
+        tracing::info!("admin on {}", self.admin_url());
+        if let Some(scrapers) = &self.scrapers {
+            tracing::info!("metrics on {}", url(scrapers.address, false));
+        }
+    }
+
+    async fn until_ended(
+        &self,
+        phase: &watch::Sender<Phase>,
+        mut stops: mpsc::Receiver<()>,
+        mut deaths: mpsc::Receiver<usize>,
+    ) -> Ended {
+        tokio::select! {
+            _ = stops.recv() => {}
+            Some(worker) = deaths.recv() => {
+                tracing::error!(worker, "a worker died; the node ends");
+                phase.send_replace(Phase::Stop);
+                return Ended::Failed;
+            }
+        }
+        tracing::info!("draining: finishing what is begun, for {:?} at most", self.drain_timeout);
+        self.control.set_ready(false);
+        let drain = async {
+            tokio::time::sleep(self.drain_delay).await;
+            phase.send_replace(Phase::Drain);
+            // Ends when every worker has dropped its sender.
+            let drained = async { while deaths.recv().await.is_some() {} };
+            tokio::time::timeout(self.drain_timeout, drained).await.is_ok()
+        };
+        let is_drained = tokio::select! {
+            is_drained = drain => is_drained,
+            _ = stops.recv() => false,
+        };
+        phase.send_replace(Phase::Stop);
+        if is_drained {
+            tracing::info!("drained");
+            return Ended::Drained;
+        }
+        tracing::warn!("stopped before everything was finished");
+        Ended::Stopped
+    }
+}
+
+fn spawn_worker(
+    worker: usize,
+    server: Arc<Server<Arc<Edge>>>,
+    phase: watch::Receiver<Phase>,
+    died: mpsc::Sender<usize>,
+) -> io::Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().name(format!("larder-{worker}"));
+    builder.spawn(move || {
+        telemetry::enter_worker(worker);
+        let is_running = {
+            let phase = phase.clone();
+            move || *phase.borrow() == Phase::Run
+        };
+        let served = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()
+            .and_then(|runtime| {
+                let result = runtime.block_on(server.run(worker, phase));
+                runtime.shutdown_timeout(STOP_GRACE);
+                result
+            });
+        if let Err(error) = served {
+            tracing::error!(worker, %error, "a worker failed");
+        }
+        if is_running() {
+            let _ = died.try_send(worker);
+        }
+    })
+}
+
+fn listener(
+    handler: AdminHandler,
+    config: &Config,
+    listen: &ListenConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Result<Listener, StartError> {
+    let mut bound: Vec<Bound> = net::bind(std::slice::from_ref(listen), 1)?;
+    let address = bound.first().map_or(listen.address, |bound| bound.address);
+    let connections = Connections::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, Vec::new());
+    let metrics = NetMetrics::new(0, connections.clone());
+    let bound = bound.drain(..).collect();
+    let server = Server::new(handler, config.limits.clone(), bound, tls, connections, metrics, 1);
+    Ok(Listener { server, address, tls: listen.tls })
+}
+
+fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
+    let treatment = |config: &TreatmentConfig, name: String| {
+        // The configuration was checked: every name is an origin's.
+        let origin = origins.iter().find(|origin| origin.name() == config.origin)?;
+        Some(Arc::new(edge::config::Treatment {
+            name,
+            pass: config.pass,
+            origin: origin.clone(),
+            policy: config.policy.clone(),
+            query: config.query.clone(),
+            range_miss: config.range_miss,
+            reject_unknown_transfer_coding: config.reject_unknown_transfer_coding,
+            max_variants: config.max_variants,
+            strip_targeted: config.strip_targeted,
+            request_headers: config.request_headers.clone(),
+            response_headers: config.response_headers.clone(),
+            access: config.access.clone(),
+        }))
+    };
+    let site = |(index, config): (usize, &SiteConfig)| {
+        let rules = config.rules.iter().enumerate().filter_map(|(i, rule)| {
+            Some(edge::config::Rule {
+                paths: rule.paths.clone(),
+                methods: rule.methods.clone(),
+                treatment: treatment(&rule.treatment, format!("rule {}", i + 1))?,
+            })
+        });
+        Some(Arc::new(edge::config::Site {
+            name: config.name.clone(),
+            index,
+            hosts: config.hosts.clone(),
+            redirect_to_https: config.redirect_to_https,
+            hsts: edge::config::Site::hsts_value(config.hsts),
+            methods: config.methods.clone(),
+            rules: rules.collect(),
+            default: treatment(&config.default, "default".into())?,
+        }))
+    };
+    configs.iter().enumerate().filter_map(site).collect()
+}
+
+/// The collector of the data path's metrics, which `Edge` owns.
+#[derive(Debug)]
+struct EdgeCollector(Arc<Edge>);
+
+impl Collector for EdgeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.metrics().encode(encoder)
+    }
+}
+
+fn registry(
+    edge: &Arc<Edge>,
+    store: &Arc<Store>,
+    origins: &[Arc<Origin>],
+    net: &Arc<NetMetrics>,
+) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(ProcessMetrics));
+    let larder = registry.sub_registry_with_prefix("larder");
+    larder.register_collector(Box::new(EdgeCollector(edge.clone())));
+    larder.register_collector(Box::new(net.clone()));
+    larder.register_collector(Box::new(store.clone()));
+    larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
+    let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));
+    registry
+}
+
+/// This node's CDN-Loop identifier: random, kept in the store's directory.
+fn node_id(store: &Path) -> io::Result<String> {
+    let path = store.join(NODE_ID_FILE);
+    if let Ok(id) = fs::read_to_string(&path)
+        && id.trim().strip_prefix("larder-").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        return Ok(id.trim().to_owned());
+    }
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let id = format!("larder-{:016x}", u64::from_le_bytes(random));
+    fs::write(&path, format!("{id}\n"))?;
+    Ok(id)
+}
+
+async fn sweep(origins: Vec<Arc<Origin>>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        origins.iter().for_each(|origin| origin.sweep());
+    }
+}
+
+/// Every connection is a descriptor; the soft limit is a default of long ago.
+fn raise_open_files_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.maximum.is_none() {
+        limit.current = limit.maximum.or(limit.current);
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
+fn url(address: SocketAddr, tls: bool) -> String {
+    format!("{}://{address}", if tls { "https" } else { "http" })
+}

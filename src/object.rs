@@ -1,0 +1,329 @@
+//! The stored response: what the store keeps, `edge` serves and `rules` decides on.
+//!
+//! # The life of an object
+//!
+//! 1. *Reserved*: a fill asks the store for room and gets a [`Charge`].
+//! 2. *Filling*: body chunks arrive; followers read them from the flight, nothing is visible yet.
+//! 3. *Complete*: the [`Object`] is built once, with its head ready to serve, and is immutable from
+//!    then on but for the mark "must be revalidated".
+//! 4. *Evicted or replaced*: the store forgets it; responses that still hold it keep it alive, and
+//!    its charge with it, so that pinned bytes count against the memory budget.
+//! 5. *Gone*: the last response ends, the charge is given back.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use crate::rules::conditional::Validators;
+use crate::rules::date;
+use crate::rules::freshness::Freshness;
+use crate::rules::key::CacheKey;
+use crate::rules::time::Millis;
+use crate::rules::vary::{VariantKey, VaryRule};
+
+/// Bytes that count against the memory budget for as long as this lives.
+#[derive(Debug)]
+pub struct Charge {
+    gauge: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Adds `bytes` to the gauge.
+    pub fn new(gauge: &Arc<AtomicU64>, bytes: u64) -> Self {
+        gauge.fetch_add(bytes, Relaxed);
+        Self { gauge: gauge.clone(), bytes }
+    }
+
+    /// Changes what is charged, up or down.
+    pub fn resize(&mut self, bytes: u64) {
+        if bytes >= self.bytes {
+            self.gauge.fetch_add(bytes - self.bytes, Relaxed);
+        } else {
+            self.gauge.fetch_sub(self.bytes - bytes, Relaxed);
+        }
+        self.bytes = bytes;
+    }
+
+    /// Moves up to `bytes` of it to a charge of their own.
+    pub fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { gauge: self.gauge.clone(), bytes }
+    }
+
+    /// What is charged, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.gauge.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// A chunk of a body together with its charge: every slice of it, wherever it is on its way, keeps
+/// the charge.
+struct ChargedChunk {
+    data: Box<[u8]>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for ChargedChunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// What a chunk costs beside its bytes: its owner, its handle, its entry in the body.
+pub const CHUNK_OVERHEAD_BYTES: u64 = 160;
+
+/// Copies `data` into a chunk that is charged by `charge`.
+pub fn charged_chunk(data: &[u8], charge: Charge) -> Bytes {
+    Bytes::from_owner(ChargedChunk { data: data.into(), _charge: charge })
+}
+
+/// A complete body: chunks in order, shared by all who serve it.
+#[derive(Debug, Default)]
+pub struct Body {
+    chunks: Box<[Bytes]>,
+    /// Offset of the end of each chunk.
+    ends: Box<[u64]>,
+}
+
+impl Body {
+    /// A body of these chunks.
+    pub fn new(chunks: Vec<Bytes>) -> Self {
+        let mut end = 0;
+        let ends = chunks.iter().map(|chunk| {
+            end += chunk.len() as u64;
+            end
+        });
+        Self { ends: ends.collect(), chunks: chunks.into_boxed_slice() }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The longest slice that begins at `range.start` and lies in one chunk and in the range.
+    #[inline]
+    pub fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
+        if range.start >= range.end {
+            return None;
+        }
+        let index = self.ends.partition_point(|end| *end <= range.start);
+        let chunk = self.chunks.get(index)?;
+        let chunk_start = self.ends[index] - chunk.len() as u64;
+        let from = (range.start - chunk_start) as usize;
+        let to = ((range.end - chunk_start) as usize).min(chunk.len());
+        Some(chunk.slice(from..to))
+    }
+
+    fn weight(&self) -> u64 {
+        self.len() + self.chunks.len() as u64 * CHUNK_OVERHEAD_BYTES
+    }
+}
+
+/// The head of a shared response: what is known of it before its body is.
+#[derive(Debug)]
+pub struct Head {
+    /// The key it is stored under; compared in full, so that a hash collision serves nothing wrong.
+    pub key: CacheKey,
+    /// The status to serve.
+    pub status: StatusCode,
+    /// The fields, ready to serve: end-to-end ones, `Via`, `Date`, `Content-Length`; no `Age`.
+    pub headers: HeaderMap,
+    /// The origin's `Age`, which a miss passes on.
+    pub origin_age: Option<HeaderValue>,
+    /// Which request fields select it.
+    pub vary: VaryRule,
+    /// Their values in the request it answers.
+    pub variant: VariantKey,
+    /// How long it may be served.
+    pub freshness: Freshness,
+    last_modified: Option<i64>,
+    date: Option<i64>,
+}
+
+impl Head {
+    /// Builds a head; the dates that conditions need are parsed here, once.
+    pub fn new(
+        key: CacheKey,
+        status: StatusCode,
+        headers: HeaderMap,
+        (vary, variant): (VaryRule, VariantKey),
+        freshness: Freshness,
+    ) -> Self {
+        let now = freshness.response_time;
+        let secs =
+            |name| headers.get(name).and_then(|value: &HeaderValue| date::parse(value.as_bytes(), now));
+        Self {
+            last_modified: secs(header::LAST_MODIFIED),
+            date: secs(header::DATE),
+            origin_age: None,
+            key,
+            status,
+            headers,
+            vary,
+            variant,
+            freshness,
+        }
+    }
+
+    /// The validators that conditions compare with.
+    #[inline]
+    pub fn validators(&self) -> Validators<'_> {
+        Validators {
+            etag: self.headers.get(header::ETAG),
+            last_modified: self.last_modified,
+            date: self.date,
+        }
+    }
+
+    /// Whether the origin can be asked "is it still this one?".
+    pub fn has_validator(&self) -> bool {
+        self.last_modified.is_some() || self.headers.contains_key(header::ETAG)
+    }
+
+    /// The same head with the length that was not known before.
+    pub fn with_length(&self, length: u64) -> Self {
+        let mut headers = self.headers.clone();
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        Self {
+            key: self.key.clone(),
+            status: self.status,
+            headers,
+            origin_age: self.origin_age.clone(),
+            vary: self.vary.clone(),
+            variant: self.variant.clone(),
+            freshness: self.freshness.clone(),
+            last_modified: self.last_modified,
+            date: self.date,
+        }
+    }
+
+    /// An estimate of its memory in bytes.
+    pub fn weight(&self) -> u64 {
+        OBJECT_OVERHEAD_BYTES
+            + 2 * self.key.canonical().len() as u64
+            + self.variant.as_bytes().len() as u64
+            + field_bytes(&self.headers)
+    }
+}
+
+/// One stored response: a variant of its cache key.
+#[derive(Debug)]
+pub struct Object {
+    /// The head; a flight that streams it shares it.
+    pub head: Arc<Head>,
+    /// The body; refreshes by 304 share it.
+    pub body: Arc<Body>,
+    must_revalidate: AtomicBool,
+    last_used_secs: AtomicI64,
+    _head_charge: Charge,
+}
+
+/// What a stored object costs beside its body and its header text: the structs, their reference
+/// counts, the entry, the map's node and slot.
+const OBJECT_OVERHEAD_BYTES: u64 = 1024;
+/// A field in a `HeaderMap`: bucket, index slot, and the shared state of its value.
+const FIELD_OVERHEAD_BYTES: u64 = 168;
+
+impl Object {
+    /// A complete object; `gauge` is charged for its head until it is gone.
+    pub fn new(head: Arc<Head>, body: Arc<Body>, gauge: &Arc<AtomicU64>) -> Self {
+        Self {
+            must_revalidate: AtomicBool::new(false),
+            last_used_secs: AtomicI64::new(head.freshness.response_time.as_secs_floor()),
+            _head_charge: Charge::new(gauge, head.weight()),
+            head,
+            body,
+        }
+    }
+
+    /// Marks it to be revalidated before its next use (RFC 9111 §4.4); never undone, a
+    /// revalidation makes a new object.
+    pub fn invalidate(&self) {
+        self.must_revalidate.store(true, Relaxed);
+    }
+
+    /// Whether [`Object::invalidate`] was called.
+    #[inline]
+    pub fn is_invalidated(&self) -> bool {
+        self.must_revalidate.load(Relaxed)
+    }
+
+    /// Notes a use, for the choice of the variant that leaves. Coarse on purpose: a hot object's
+    /// cache line is written once a second.
+    #[inline]
+    pub fn touch(&self, now: Millis) {
+        let secs = now.as_secs_floor();
+        if self.last_used_secs.load(Relaxed) != secs {
+            self.last_used_secs.store(secs, Relaxed);
+        }
+    }
+
+    /// When it was used last, in seconds of node time.
+    pub fn last_used_secs(&self) -> i64 {
+        self.last_used_secs.load(Relaxed)
+    }
+
+    /// Everything it costs, in bytes of memory.
+    pub fn weight(&self) -> u64 {
+        self.head.weight() + self.body.weight()
+    }
+}
+
+/// An estimate of the heap a header map takes, in bytes.
+pub fn field_bytes(headers: &HeaderMap) -> u64 {
+    let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    text as u64 + headers.len() as u64 * FIELD_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_never_cross_a_chunk_nor_the_range() {
+        let chunks = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defgh")];
+        let body = Body::new(chunks);
+        assert_eq!(body.len(), 8);
+        assert_eq!(body.slice(&(1..8)).unwrap(), "bc");
+        assert_eq!(body.slice(&(3..5)).unwrap(), "de");
+        assert_eq!(body.slice(&(7..8)).unwrap(), "h");
+        assert_eq!(body.slice(&(8..8)), None);
+        assert_eq!(body.slice(&(8..9)), None);
+        assert!(Body::default().is_empty());
+    }
+
+    #[test]
+    fn a_charge_is_given_back() {
+        let gauge = Arc::new(AtomicU64::new(0));
+        let mut charge = Charge::new(&gauge, 10);
+        charge.resize(25);
+        assert_eq!(gauge.load(Relaxed), 25);
+        charge.resize(5);
+        assert_eq!(gauge.load(Relaxed), 5);
+        let chunk = charged_chunk(b"abc", charge.split(3));
+        drop(charge);
+        let slice = chunk.slice(1..2);
+        drop(chunk);
+        assert_eq!(gauge.load(Relaxed), 3);
+        drop(slice);
+        assert_eq!(gauge.load(Relaxed), 0);
+    }
+}

@@ -1,0 +1,179 @@
+//! Accept-Encoding (RFC 9110 §12.5.3), reduced to the codings that a cache of static files can do something with.
+
+use http::{HeaderMap, header::ACCEPT_ENCODING};
+
+use super::fields;
+
+/// The weights, in thousandths, that a client gives; 0 is "not acceptable".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Brotli (RFC 7932).
+    pub br: u16,
+    /// Also as `x-gzip`.
+    pub gzip: u16,
+    /// RFC 8878.
+    pub zstd: u16,
+    /// 1000 unless the client says otherwise.
+    pub identity: u16,
+}
+
+/// Canonical Accept-Encoding to key and to send to the origin: the known codings that the client accepts, in a fixed order.
+///
+/// `None` when only identity is acceptable or wanted: the field is absent, empty or malformed, or weighs identity higher
+/// than any known coding.
+#[must_use]
+pub fn normalize(headers: &HeaderMap) -> Option<&'static str> {
+    let accepted = accepted(headers);
+    let best = accepted.br.max(accepted.gzip).max(accepted.zstd);
+    if best == 0 || accepted.identity > best {
+        return None;
+    }
+    Some(match (accepted.br > 0, accepted.gzip > 0, accepted.zstd > 0) {
+        (true, true, true) => "br, gzip, zstd",
+        (true, true, false) => "br, gzip",
+        (true, false, true) => "br, zstd",
+        (true, false, false) => "br",
+        (false, true, true) => "gzip, zstd",
+        (false, true, false) => "gzip",
+        (false, false, true) => "zstd",
+        (false, false, false) => return None,
+    })
+}
+
+/// What the client accepts, and how gladly. Elements that are malformed are skipped; of duplicates the first counts.
+#[must_use]
+pub fn accepted(headers: &HeaderMap) -> Accepted {
+    let mut named = Named::default();
+    for line in headers.get_all(ACCEPT_ENCODING) {
+        for element in fields::elements(line.as_bytes()) {
+            if let Some((coding, weight)) = weighted(element) {
+                named.set(coding, weight);
+            }
+        }
+    }
+    let rest = named.any.unwrap_or(0);
+    Accepted {
+        br: named.br.unwrap_or(rest),
+        gzip: named.gzip.unwrap_or(rest),
+        zstd: named.zstd.unwrap_or(rest),
+        // Unlisted identity is acceptable without a preference; only `*;q=0` or its own q=0 exclude it.
+        identity: named.identity.unwrap_or(u16::from(named.any != Some(0))),
+    }
+}
+
+#[derive(Default)]
+struct Named {
+    br: Option<u16>,
+    gzip: Option<u16>,
+    zstd: Option<u16>,
+    identity: Option<u16>,
+    any: Option<u16>,
+}
+
+impl Named {
+    fn set(&mut self, coding: &[u8], weight: u16) {
+        let slot = match coding {
+            b"*" => &mut self.any,
+            _ if coding.eq_ignore_ascii_case(b"br") => &mut self.br,
+            _ if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") => {
+                &mut self.gzip
+            }
+            _ if coding.eq_ignore_ascii_case(b"zstd") => &mut self.zstd,
+            _ if coding.eq_ignore_ascii_case(b"identity") => &mut self.identity,
+            _ => return,
+        };
+        slot.get_or_insert(weight);
+    }
+}
+
+/// `token [ OWS ";" OWS "q=" qvalue ]` (RFC 9110 §12.4.2), the weight in thousandths.
+pub(super) fn weighted(element: &[u8]) -> Option<(&[u8], u16)> {
+    let Some(at) = element.iter().position(|&b| b == b';') else {
+        return fields::is_token(element).then_some((element, 1000));
+    };
+    let (token, parameter) = (fields::trim(&element[..at]), fields::trim(&element[at + 1..]));
+    let [b'q' | b'Q', b'=', value @ ..] = parameter else {
+        return None;
+    };
+    if !fields::is_token(token) {
+        return None;
+    }
+    Some((token, qvalue(value)?))
+}
+
+fn qvalue(value: &[u8]) -> Option<u16> {
+    let (whole, decimals) = match value {
+        [whole] => (whole, &[][..]),
+        [whole, b'.', decimals @ ..] if decimals.len() <= 3 => (whole, decimals),
+        _ => return None,
+    };
+    let mut thousandths = 0_u16;
+    for place in 0..3 {
+        let digit = decimals.get(place).copied().unwrap_or(b'0');
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        thousandths = thousandths * 10 + u16::from(digit - b'0');
+    }
+    match (whole, thousandths) {
+        (b'0', _) => Some(thousandths),
+        (b'1', 0) => Some(1000),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn normal(value: &str) -> Option<&'static str> {
+        normalize(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(value).unwrap())]))
+    }
+
+    #[test]
+    fn order_case_and_unknown_codings_do_not_matter() {
+        for value in ["gzip, deflate, br, zstd", "ZSTD,BR;q=0.1 , x-gzip", "*", "zstd;q=0.9, *;q=0.1"] {
+            assert_eq!(normal(value), Some("br, gzip, zstd"), "{value}");
+        }
+        assert_eq!(normal("gzip, deflate"), Some("gzip"));
+        assert_eq!(normal("gzip;q=1.000, br;q=0.000"), Some("gzip"));
+        assert_eq!(normal("gzip;q=0, *"), Some("br, zstd"));
+    }
+
+    #[test]
+    fn only_identity() {
+        for value in [
+            "",
+            "identity",
+            "deflate",
+            "gzip;q=0",
+            "*;q=0",
+            "gzip;q=2",
+            "gzip;q=0.1234",
+            "identity, gzip;q=0.5",
+            "gzip;level=1",
+        ] {
+            assert_eq!(normal(value), None, "{value}");
+        }
+        assert_eq!(normalize(&HeaderMap::new()), None);
+        assert_eq!(normal("identity;q=0.5, gzip"), Some("gzip"));
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        let mut headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]);
+        headers.append(ACCEPT_ENCODING, HeaderValue::from_static("br"));
+        assert_eq!(normalize(&headers), Some("br, gzip"));
+    }
+
+    proptest! {
+        #[test]
+        fn normalizing_is_idempotent(value in "[ -~]{0,60}") {
+            let once = normal(&value);
+            prop_assert_eq!(once.and_then(normal), once);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How often is a key asked for? A count-min sketch with ageing (TinyLFU: Einziger, Friedman,
+//! Manes, 2017), which lets the memory tier compare a newcomer with what it would push out.
+
+use crate::rules::key::KeyHash;
+
+const ROWS: usize = 4;
+const MAX_COUNT: u8 = 15;
+/// Additions for each counter of a row before every count is halved.
+const SAMPLE_FACTOR: usize = 10;
+
+/// Approximate counts, at most 15, never too low since the last ageing.
+#[derive(Debug)]
+pub(super) struct Sketch {
+    counters: Box<[u8]>,
+    mask: usize,
+    additions: usize,
+}
+
+impl Sketch {
+    /// A sketch for about `keys` keys: 4 bytes a key, in powers of two.
+    pub(super) fn new(keys: usize) -> Self {
+        let width = keys.clamp(1024, 1 << 20).next_power_of_two();
+        Self { counters: vec![0; width * ROWS].into(), mask: width - 1, additions: 0 }
+    }
+
+    /// Counts one request.
+    pub(super) fn record(&mut self, key: KeyHash) {
+        for slot in self.slots(key) {
+            let counter = &mut self.counters[slot];
+            *counter = (*counter + 1).min(MAX_COUNT);
+        }
+        self.additions += 1;
+        if self.additions >= (self.mask + 1) * SAMPLE_FACTOR {
+            self.additions /= 2;
+            self.counters.iter_mut().for_each(|c| *c /= 2);
+        }
+    }
+
+    /// How often the key was asked for lately.
+    pub(super) fn estimate(&self, key: KeyHash) -> u8 {
+        self.slots(key).map(|slot| self.counters[slot]).min().unwrap_or(0)
+    }
+
+    /// The key is a hash already: each row takes 32 bits of it.
+    fn slots(&self, key: KeyHash) -> impl Iterator<Item = usize> + use<> {
+        let mask = self.mask;
+        (0..ROWS).map(move |row| row * (mask + 1) + ((key.0 >> (32 * row)) as u32 as usize & mask))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_ages() {
+        let mut sketch = Sketch::new(1024);
+        let key = KeyHash(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+        for _ in 0..6 {
+            sketch.record(key);
+        }
+        assert_eq!(sketch.estimate(key), 6);
+        assert_eq!(sketch.estimate(KeyHash(42)), 0);
+        for i in 0..(1024 * SAMPLE_FACTOR as u128) {
+            sketch.record(KeyHash(i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)));
+        }
+        assert!(sketch.estimate(key) < 15);
+        assert!(sketch.additions < 1024 * SAMPLE_FACTOR);
+    }
+}

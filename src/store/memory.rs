@@ -1,0 +1,283 @@
+//! The memory tier: sharded LRU lists with W-TinyLFU admission.
+//!
+//! Each shard has a small *window* that admits everything and a *main* list. What leaves the window
+//! enters the main list only if it is asked for more often a byte than what it would push out, so a
+//! scan passes through the window and leaves the hot set alone; the sketch ages, so yesterday's
+//! favourites do not lock out today's.
+//!
+//! A hit takes a shard's lock for reading and moves nothing. Promotions are collected by worker and
+//! applied in batches, if the shard is free at that moment: losing one costs a little precision.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+
+use super::Entry;
+use super::admission::Sketch;
+use crate::rules::key::KeyHash;
+use crate::telemetry::worker_slot;
+
+/// Promotions that a worker collects before it applies them.
+const PROMOTION_BATCH: usize = 64;
+/// The window's share of a shard.
+const WINDOW_DIVISOR: u64 = 20;
+const MAX_SHARDS: u64 = 16;
+/// What an average object is taken to weigh when the sketch is sized.
+const TYPICAL_OBJECT_BYTES: u64 = 4096;
+
+/// The key is a cryptographic hash already; hashing it again would be waste.
+#[derive(Default)]
+struct TakeLow64(u64);
+
+impl Hasher for TakeLow64 {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+    fn write_u128(&mut self, n: u128) {
+        self.0 = n as u64;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+struct Node {
+    entry: Arc<Entry>,
+    weight: u64,
+}
+
+type List = LruCache<KeyHash, Node, BuildHasherDefault<TakeLow64>>;
+
+struct Shard {
+    window: List,
+    main: List,
+    window_bytes: u64,
+    main_bytes: u64,
+    window_capacity: u64,
+    main_capacity: u64,
+    sketch: Sketch,
+}
+
+/// What became of an insertion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// Entries that were pushed out, the newcomer itself included.
+    pub(super) evicted: u64,
+    /// Whether the entry was kept.
+    pub(super) kept: bool,
+}
+
+/// See the module.
+pub(super) struct MemoryTier {
+    shards: Box<[RwLock<Shard>]>,
+    /// One buffer for each worker, the first for all other threads; a lock that is only ever tried.
+    promotions: Box<[Mutex<Vec<KeyHash>>]>,
+}
+
+impl std::fmt::Debug for MemoryTier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryTier").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
+}
+
+impl MemoryTier {
+    pub(super) fn new(capacity: u64, max_object: u64, workers: usize) -> Self {
+        // A shard must be able to hold the largest object and others beside it.
+        let shards = (capacity / (2 * max_object.max(1))).clamp(1, MAX_SHARDS);
+        let shards = 1 << shards.ilog2();
+        let shard = || RwLock::new(Shard::new(capacity / shards));
+        Self {
+            shards: (0..shards).map(|_| shard()).collect(),
+            promotions: (0..=workers).map(|_| Mutex::new(Vec::with_capacity(PROMOTION_BATCH))).collect(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: KeyHash) -> Option<Arc<Entry>> {
+        let shard = self.shard(key).read();
+        shard.main.peek(&key).or_else(|| shard.window.peek(&key)).map(|node| node.entry.clone())
+    }
+
+    #[inline]
+    pub(super) fn promote(&self, key: KeyHash) {
+        let slot = worker_slot().min(self.promotions.len() - 1);
+        let Some(mut batch) = self.promotions[slot].try_lock() else { return };
+        batch.push(key);
+        if batch.len() == PROMOTION_BATCH {
+            for key in batch.drain(..) {
+                if let Some(mut shard) = self.shard(key).try_write() {
+                    shard.touch(key);
+                }
+            }
+        }
+    }
+
+    /// Replaces what stands under a key by what `change` makes of it; `None` removes it.
+    pub(super) fn update(
+        &self,
+        key: KeyHash,
+        change: impl FnOnce(Option<&Arc<Entry>>) -> Option<Arc<Entry>>,
+    ) -> Outcome {
+        let mut shard = self.shard(key).write();
+        let old = shard.peek(key).cloned();
+        match change(old.as_ref()) {
+            Some(entry) => shard.insert(key, entry),
+            None => {
+                shard.remove(key);
+                Outcome::default()
+            }
+        }
+    }
+
+    /// Evicts entries of `bytes` in all; returns how many went.
+    pub(super) fn evict(&self, bytes: u64) -> u64 {
+        let (mut freed, mut entries) = (0, 0);
+        // The fullest shards give first.
+        let mut order: Vec<_> = self.shards.iter().collect();
+        order.sort_by_cached_key(|shard| std::cmp::Reverse(shard.read().bytes()));
+        while freed < bytes {
+            let before = entries;
+            for shard in &order {
+                if freed >= bytes {
+                    break;
+                }
+                if let Some(weight) = shard.write().evict_one() {
+                    freed += weight;
+                    entries += 1;
+                }
+            }
+            if entries == before {
+                break;
+            }
+        }
+        entries
+    }
+
+    /// Entries and bytes.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(entries, bytes), shard| {
+            let shard = shard.read();
+            (entries + (shard.window.len() + shard.main.len()) as u64, bytes + shard.bytes())
+        })
+    }
+
+    fn shard(&self, key: KeyHash) -> &RwLock<Shard> {
+        // The map takes the low bits, the shard the high ones.
+        &self.shards[(key.0 >> 120) as usize & (self.shards.len() - 1)]
+    }
+}
+
+impl Shard {
+    fn new(capacity: u64) -> Self {
+        let list = || LruCache::unbounded_with_hasher(BuildHasherDefault::default());
+        let window_capacity = capacity / WINDOW_DIVISOR;
+        Self {
+            window: list(),
+            main: list(),
+            window_bytes: 0,
+            main_bytes: 0,
+            window_capacity,
+            main_capacity: capacity - window_capacity,
+            sketch: Sketch::new((capacity / TYPICAL_OBJECT_BYTES) as usize),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.window_bytes + self.main_bytes
+    }
+
+    fn peek(&self, key: KeyHash) -> Option<&Arc<Entry>> {
+        self.main.peek(&key).or_else(|| self.window.peek(&key)).map(|node| &node.entry)
+    }
+
+    fn touch(&mut self, key: KeyHash) {
+        self.sketch.record(key);
+        if self.main.get(&key).is_none() {
+            self.window.promote(&key);
+        }
+    }
+
+    fn remove(&mut self, key: KeyHash) {
+        if let Some(node) = self.main.pop(&key) {
+            self.main_bytes -= node.weight;
+        } else if let Some(node) = self.window.pop(&key) {
+            self.window_bytes -= node.weight;
+        }
+    }
+
+    fn insert(&mut self, key: KeyHash, entry: Arc<Entry>) -> Outcome {
+        self.sketch.record(key);
+        let weight = entry.weight();
+        let in_main = self.main.contains(&key);
+        self.remove(key);
+        let mut outcome = Outcome::default();
+        if in_main {
+            self.main.push(key, Node { entry, weight });
+            self.main_bytes += weight;
+            while self.main_bytes > self.main_capacity {
+                let Some((_, node)) = self.main.pop_lru() else { break };
+                self.main_bytes -= node.weight;
+                outcome.evicted += 1;
+            }
+        } else {
+            self.window.push(key, Node { entry, weight });
+            self.window_bytes += weight;
+            while self.window_bytes > self.window_capacity {
+                let Some((candidate, node)) = self.window.pop_lru() else { break };
+                self.window_bytes -= node.weight;
+                outcome.evicted += self.admit(candidate, node);
+            }
+        }
+        outcome.kept = self.peek(key).is_some();
+        outcome
+    }
+
+    /// Moves what left the window to the main list if it earns its place; returns how many left.
+    fn admit(&mut self, key: KeyHash, node: Node) -> u64 {
+        let need = (self.main_bytes + node.weight).saturating_sub(self.main_capacity);
+        if node.weight > self.main_capacity {
+            return 1;
+        }
+        let (mut victims, mut bytes, mut asked) = (0, 0, 0u64);
+        for (victim, victim_node) in self.main.iter().rev() {
+            if bytes >= need {
+                break;
+            }
+            victims += 1;
+            bytes += victim_node.weight;
+            asked += u64::from(self.sketch.estimate(*victim));
+        }
+        let candidate_asked = u64::from(self.sketch.estimate(key));
+        // Requests a byte, compared crosswise to stay in integers.
+        let earns =
+            u128::from(candidate_asked) * u128::from(bytes) > u128::from(asked) * u128::from(node.weight);
+        if need > 0 && !earns {
+            return 1;
+        }
+        for _ in 0..victims {
+            if let Some((_, victim)) = self.main.pop_lru() {
+                self.main_bytes -= victim.weight;
+            }
+        }
+        self.main_bytes += node.weight;
+        self.main.push(key, node);
+        victims
+    }
+
+    /// Drops the least recently used of the main list, else of the window; returns its bytes.
+    fn evict_one(&mut self) -> Option<u64> {
+        if let Some((_, node)) = self.main.pop_lru() {
+            self.main_bytes -= node.weight;
+            return Some(node.weight);
+        }
+        let (_, node) = self.window.pop_lru()?;
+        self.window_bytes -= node.weight;
+        Some(node.weight)
+    }
+}

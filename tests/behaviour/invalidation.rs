@@ -1,0 +1,128 @@
+//! Unsafe methods make stored answers invalid (RFC 9111 §4.4).
+
+use crate::support::node::{Node, node};
+use crate::support::origin::{FRESH, Origin, Seen, respond};
+use crate::support::request::{get, request};
+
+/// Answers GET with what it was asked for and other methods as `unsafe_answer` says.
+fn origin(
+    unsafe_answer: impl Fn(&Seen) -> (u16, Vec<(&'static str, String)>) + Send + Sync + 'static,
+) -> Origin {
+    let origin = Origin::start();
+    origin.on("/*", move |seen| {
+        if seen.method == "GET" {
+            return respond(200, FRESH, &seen.target);
+        }
+        let (status, fields) = unsafe_answer(seen);
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        respond(status, &fields, "done")
+    });
+    origin
+}
+
+fn stored(node: &Node, path: &str) -> bool {
+    node.get(path);
+    node.get(path).is_hit()
+}
+
+#[test]
+fn a_successful_change_makes_the_stored_answer_invalid() {
+    let origin = origin(|_| (200, vec![]));
+    let node = node(&origin).start();
+    for method in ["POST", "PUT", "DELETE", "PATCH", "M-SEARCH", "FROB"] {
+        let path = format!("/{method}");
+        assert!(stored(&node, &path));
+        request(method, &path).body("x").to(&node).assert_status(200).assert_body("done");
+        assert!(!node.get(&path).is_hit(), "after {method}");
+        assert!(node.get(&path).is_hit(), "and the new answer is stored again");
+    }
+}
+
+#[test]
+fn a_redirect_after_a_change_counts_as_success() {
+    let origin = origin(|_| (303, vec![("Location", "/elsewhere".to_owned())]));
+    let node = node(&origin).start();
+    assert!(stored(&node, "/a") && stored(&node, "/elsewhere"));
+    request("POST", "/a").body("x").to(&node).assert_status(303);
+    assert!(!node.get("/a").is_hit());
+    assert!(!node.get("/elsewhere").is_hit(), "where it points to changed too");
+}
+
+#[test]
+fn a_change_that_failed_leaves_the_stored_answer() {
+    for status in [400, 403, 404, 500, 503] {
+        let origin = origin(move |_| (status, vec![]));
+        let node = node(&origin).start();
+        assert!(stored(&node, "/a"));
+        request("POST", "/a").body("x").to(&node).assert_status(status);
+        assert!(node.get("/a").is_hit(), "after {status}");
+    }
+}
+
+#[test]
+fn safe_methods_leave_the_stored_answer() {
+    let origin = origin(|_| (200, vec![]));
+    let node = node(&origin).start();
+    assert!(stored(&node, "/a"));
+    for method in ["OPTIONS", "HEAD", "PROPFIND", "REPORT", "SEARCH"] {
+        request(method, "/a").to(&node).assert_status(200);
+        assert!(node.get("/a").is_hit(), "after {method}");
+    }
+}
+
+#[test]
+fn the_urls_that_the_answer_names_are_invalid_on_the_same_host_only() {
+    let origin = origin(|seen| {
+        let content = seen.field("x-content-location").unwrap_or("/").to_owned();
+        (200, vec![("Content-Location", content)])
+    });
+    let node = node(&origin).start();
+    let change = |location: &str| {
+        request("POST", "/form").with("X-Content-Location", location).body("x").to(&node).assert_status(200);
+    };
+    for (location, path, invalid) in [
+        ("/b", "/b", true),
+        ("c", "/c", true),
+        ("http://test.example/d", "/d", true),
+        ("http://other.example/e", "/e", false),
+        ("//other.example/f", "/f", false),
+    ] {
+        assert!(stored(&node, path));
+        change(location);
+        assert_eq!(!node.get(path).is_hit(), invalid, "{location}");
+    }
+    // Nor does it reach the other host's own entry.
+    get("/e").host("other.example").to(&node);
+    change("http://other.example/e");
+    get("/e").host("other.example").to(&node).assert_hit();
+}
+
+#[test]
+fn every_variant_is_invalid() {
+    let origin = Origin::start();
+    origin.on("/a", |seen| {
+        let fields = [FRESH[0], ("Vary", "X-Kind")];
+        if seen.method == "GET" { respond(200, &fields, "a") } else { respond(204, &[], "") }
+    });
+    let node = node(&origin).start();
+    let ask = |kind: &str| get("/a").with("X-Kind", kind).to(&node);
+    for kind in ["1", "2"] {
+        ask(kind);
+        ask(kind).assert_hit();
+    }
+    request("DELETE", "/a").to(&node).assert_status(204);
+    for kind in ["1", "2"] {
+        assert!(!ask(kind).is_hit(), "{kind}");
+    }
+}
+
+#[test]
+fn an_invalid_answer_is_not_served_when_the_origin_is_down() {
+    let origin = origin(|_| (204, vec![]));
+    let node = node(&origin).start();
+    assert!(stored(&node, "/a"));
+    request("POST", "/a").body("x").to(&node).assert_status(204);
+    origin.stop();
+    let answer = node.get("/a");
+    assert!([502, 504].contains(&answer.status), "{}", answer.status);
+}

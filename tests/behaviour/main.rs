@@ -1,0 +1,42 @@
+//! Larder seen from outside: the real program, real sockets, and an origin that does as it is told.
+//!
+//! One module a behaviour. `LARDER_BIN` names another binary than cargo's; `LARDER_SOAK_SECS` and
+//! `LARDER_IDLE_CONNECTIONS` make the heavy tests longer and larger.
+
+// A test binary has no API: `pub` means "for the other modules", and their docs are not published.
+#![allow(missing_docs, unreachable_pub)]
+// Expectations are written as they read best: rows of tuples, whole numbers as metrics.
+#![allow(clippy::float_cmp, clippy::too_many_lines)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access_log;
+mod admin;
+mod admission;
+mod caching;
+mod cli;
+mod collapse;
+mod conditional;
+mod framing;
+mod framing_origin;
+mod freshness;
+mod harness;
+mod hop_by_hop;
+mod http2;
+mod idle;
+mod invalidation;
+mod lifecycle;
+mod limits;
+mod memory;
+mod methods;
+mod origin_dir;
+mod origin_errors;
+mod range;
+mod revalidate;
+mod sites;
+mod soak;
+mod stale;
+mod timeouts;
+mod tls;
+mod vary;
