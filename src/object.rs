@@ -167,6 +167,7 @@ impl Head {
         (vary, variant): (VaryRule, VariantKey),
         freshness: Freshness,
     ) -> Self {
+        let headers = compact(&headers);
         let now = freshness.response_time;
         let secs =
             |name| headers.get(name).and_then(|value: &HeaderValue| date::parse(value.as_bytes(), now));
@@ -232,7 +233,7 @@ pub struct Object {
     /// The body; refreshes by 304 share it.
     pub body: Arc<Body>,
     must_revalidate: AtomicBool,
-    last_used_secs: AtomicI64,
+    last_used_ms: AtomicI64,
     _head_charge: Charge,
 }
 
@@ -247,7 +248,7 @@ impl Object {
     pub fn new(head: Arc<Head>, body: Arc<Body>, gauge: &Arc<AtomicU64>) -> Self {
         Self {
             must_revalidate: AtomicBool::new(false),
-            last_used_secs: AtomicI64::new(head.freshness.response_time.as_secs_floor()),
+            last_used_ms: AtomicI64::new(head.freshness.response_time.0),
             _head_charge: Charge::new(gauge, head.weight()),
             head,
             body,
@@ -266,25 +267,40 @@ impl Object {
         self.must_revalidate.load(Relaxed)
     }
 
-    /// Notes a use, for the choice of the variant that leaves. Coarse on purpose: a hot object's
-    /// cache line is written once a second.
+    /// Notes a use, for the choice of the variant that leaves. What has no variants is left alone:
+    /// a hot object's cache line is not written.
     #[inline]
     pub fn touch(&self, now: Millis) {
-        let secs = now.as_secs_floor();
-        if self.last_used_secs.load(Relaxed) != secs {
-            self.last_used_secs.store(secs, Relaxed);
+        if !self.head.vary.is_empty() {
+            self.last_used_ms.store(now.0, Relaxed);
         }
     }
 
-    /// When it was used last, in seconds of node time.
-    pub fn last_used_secs(&self) -> i64 {
-        self.last_used_secs.load(Relaxed)
+    /// When it was used last, in milliseconds of node time.
+    pub fn last_used_ms(&self) -> i64 {
+        self.last_used_ms.load(Relaxed)
     }
 
     /// Everything it costs, in bytes of memory.
     pub fn weight(&self) -> u64 {
         self.head.weight() + self.body.weight()
     }
+}
+
+/// The same fields with their values in one allocation of their own. A value as it was parsed is a
+/// slice of the connection's read buffer, and would keep all of that alive for as long as the object
+/// is stored.
+fn compact(headers: &HeaderMap) -> HeaderMap {
+    let text: Vec<u8> = headers.values().flat_map(|value| value.as_bytes()).copied().collect();
+    let mut text = Bytes::from(text);
+    let mut compacted = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let own = text.split_to(value.len());
+        if let Ok(own) = HeaderValue::from_maybe_shared(own) {
+            compacted.append(name.clone(), own);
+        }
+    }
+    compacted
 }
 
 /// An estimate of the heap a header map takes, in bytes.
@@ -296,6 +312,15 @@ pub fn field_bytes(headers: &HeaderMap) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compacted_fields_are_the_same_fields() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("etag", "\"a\""), ("x-two", "1"), ("x-two", ""), ("x-bytes", "\u{e9}")] {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        assert_eq!(compact(&headers), headers);
+    }
 
     #[test]
     fn slices_never_cross_a_chunk_nor_the_range() {

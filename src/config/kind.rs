@@ -172,8 +172,9 @@ pub fn parse_server_url(text: &str) -> Option<(bool, String, u16)> {
         return None;
     }
     let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let has_port = authority.as_str().rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let port = authority.port_u16();
-    if authority.port().is_some() && port.is_none_or(|port| port == 0) {
+    if has_port && port.is_none_or(|port| port == 0) {
         return None;
     }
     (!host.is_empty()).then(|| (tls, host, port.unwrap_or(if tls { 443 } else { 80 })))

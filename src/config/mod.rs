@@ -1,10 +1,11 @@
 //! The configuration: from a TOML file to what every part is built from.
 //!
 //! `settings` is the one table of all settings; `check` walks a file against it and finds every
-//! fault at once; `raw` is the result with defaults filled in; `resolve` turns it into the parts' own
-//! `Config`s and finds what no single value can tell, such as an origin that does not exist.
+//! fault at once; `cross` finds what no single value can tell, such as an origin that does not exist;
+//! `raw` is the result with defaults filled in, and `resolve` turns it into the parts' own `Config`s.
 
 mod check;
+mod cross;
 mod diagnostic;
 mod kind;
 mod raw;
@@ -23,7 +24,6 @@ pub use schema::json_schema;
 use crate::net::{CertificateFiles, Limits, ListenConfig};
 use crate::telemetry::AccessLogConfig;
 use crate::{control, edge, origin, store};
-use check::Given;
 use diagnostic::{Diagnostics, Place};
 
 /// A validated configuration, in the terms of the parts it is for.
@@ -147,17 +147,18 @@ pub fn check_file(path: &Path) -> std::io::Result<Checked> {
 /// Validates a configuration's text; `file` is what diagnostics call it.
 pub fn check_text(file: &str, text: &str) -> Checked {
     let mut diagnostics = Diagnostics::new(file, text);
-    let Given { mut values, places } = check::read(text, settings::ROOT, &mut diagnostics);
+    let given = check::read(text, settings::ROOT, &mut diagnostics);
+    cross::check(&given, &mut diagnostics);
+    let mut values = given.values;
     resolve::inherit(&mut values);
     check::fill(&mut values, settings::ROOT, "edge");
     let mut config = None;
     if !diagnostics.has_errors() {
         match toml::Value::Table(values).try_into::<raw::Root>() {
-            Ok(raw) => config = Some(resolve::resolve(raw, &places, &mut diagnostics)),
+            Ok(raw) => config = Some(resolve::resolve(raw)),
             Err(error) => diagnostics.error(Place::File, "", error.to_string(), ""),
         }
     }
-    let config = config.filter(|_| !diagnostics.has_errors());
     Checked { config, diagnostics: diagnostics.into_sorted() }
 }
 

@@ -96,7 +96,6 @@ pub(super) struct CertKey {
 #[derive(Debug, Deserialize)]
 pub(super) struct Admin {
     pub(super) address: std::net::SocketAddr,
-    pub(super) insecure: bool,
     pub(super) tls: Option<CertKey>,
     #[serde(default)]
     pub(super) token: Vec<Token>,

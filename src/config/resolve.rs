@@ -1,19 +1,15 @@
-//! From what is written to what the parts are built from, and the faults that only the whole shows.
+//! From what is written to what the parts are built from.
 
-use std::collections::HashMap;
-use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use toml::{Table, Value};
 
-use super::diagnostic::{Diagnostics, Place};
 use super::kind::{parse_cidr, parse_server_url};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
 use crate::edge::config::{Access, HeaderChanges, PathPattern, RangeMiss};
-use crate::net::{CertificateFiles, Limits, ListenConfig, load_certificates};
+use crate::net::{CertificateFiles, Limits, ListenConfig};
 use crate::rules::key::{QueryMode, QueryRule};
 use crate::rules::policy::{SetCookie, SitePolicy};
 use crate::telemetry::{AccessLogConfig, LogOutput};
@@ -60,22 +56,8 @@ fn overlay(mut base: Table, over: Table) -> Table {
     base
 }
 
-struct Resolver<'a> {
-    places: &'a HashMap<String, Range<usize>>,
-    diagnostics: &'a mut Diagnostics,
-}
-
-/// Builds the configuration; faults are told, and the result is then not used.
-pub(super) fn resolve(
-    raw: raw::Root,
-    places: &HashMap<String, Range<usize>>,
-    diagnostics: &mut Diagnostics,
-) -> Config {
-    let mut resolver = Resolver { places, diagnostics };
-    resolver.check_listeners(&raw);
-    resolver.check_names(&raw);
-    resolver.check_sites(&raw);
-    resolver.check_admin(&raw);
+/// Builds the configuration from what is valid.
+pub(super) fn resolve(raw: raw::Root) -> Config {
     let workers = match raw.node.workers {
         0 => std::thread::available_parallelism().map_or(1, Into::into),
         workers => workers,
@@ -106,140 +88,6 @@ pub(super) fn resolve(
         origins: raw.origin.iter().map(origin_config).collect(),
         sites: raw.site.iter().map(site_config).collect(),
         access_log: AccessLogConfig { output: log_output(&raw.access_log.output) },
-    }
-}
-
-impl Resolver<'_> {
-    fn error(&mut self, path: &str, found: impl Into<String>, allowed: &str) {
-        let place = self.places.get(path).cloned().map_or(Place::File, Place::At);
-        self.diagnostics.error(place, path, found.into(), allowed);
-    }
-
-    fn check_listeners(&mut self, raw: &raw::Root) {
-        if raw.listen.is_empty() {
-            self.error("listen", "no listener", r#"at least one [[listen]] with an address"#);
-        }
-        for (i, listen) in raw.listen.iter().enumerate() {
-            if listen.tls && raw.certificate.is_empty() {
-                let allowed = "a [[certificate]] with cert and key beside it";
-                self.error(&format!("listen[{i}].tls"), "true, but there is no certificate", allowed);
-            }
-            let is_taken = |other: &raw::Listen| other.address.port() != 0 && other.address == listen.address;
-            if raw.listen[..i].iter().any(is_taken) {
-                self.error(&format!("listen[{i}].address"), "the address of another listener", "each once");
-            }
-        }
-        for (i, certificate) in raw.certificate.iter().enumerate() {
-            self.check_certificate(&format!("certificate[{i}]"), certificate);
-        }
-        if let Some(certificate) = &raw.admin.tls {
-            self.check_certificate("admin.tls", certificate);
-        }
-    }
-
-    fn check_certificate(&mut self, path: &str, certificate: &raw::CertKey) {
-        use crate::net::TlsError;
-        if let Err(error) = load_certificates(&[files(certificate)]) {
-            let part = if matches!(error, TlsError::Key { .. }) { "key" } else { "cert" };
-            self.error(&format!("{path}.{part}"), error.to_string(), "PEM files that belong together");
-        }
-    }
-
-    fn check_names(&mut self, raw: &raw::Root) {
-        for (i, site) in raw.site.iter().enumerate() {
-            if raw.site[..i].iter().any(|other| other.name == site.name) {
-                self.error(&format!("site[{i}].name"), format!("{:?} again", site.name), "each name once");
-            }
-            for (h, host) in site.hosts.iter().enumerate() {
-                if raw.site[..i].iter().any(|other| other.hosts.contains(host)) {
-                    let found = format!("{host:?}, which another site has");
-                    self.error(&format!("site[{i}].hosts"), found, "each host in one site");
-                }
-                let _ = h;
-            }
-            if site.hosts.is_empty() {
-                self.error(&format!("site[{i}].hosts"), "[]", r#"at least one name, or "*""#);
-            }
-        }
-        for (i, origin) in raw.origin.iter().enumerate() {
-            if raw.origin[..i].iter().any(|other| other.name == origin.name) {
-                self.error(
-                    &format!("origin[{i}].name"),
-                    format!("{:?} again", origin.name),
-                    "each name once",
-                );
-            }
-            self.check_origin(i, origin);
-        }
-    }
-
-    fn check_origin(&mut self, i: usize, origin: &raw::Origin) {
-        match (&origin.dir, origin.servers.is_empty()) {
-            (None, true) => self.error(&format!("origin[{i}]"), "neither servers nor dir", "one of them"),
-            (Some(_), false) => self.error(&format!("origin[{i}].dir"), "servers as well", "one of them"),
-            (Some(dir), true) if !dir.is_dir() => {
-                let found = format!("{}, which is no directory", dir.display());
-                self.error(&format!("origin[{i}].dir"), found, "a directory that can be read");
-            }
-            _ => {}
-        }
-        if origin.tls.cert.is_some() != origin.tls.key.is_some() {
-            self.error(&format!("origin[{i}].tls"), "cert or key alone", "both or none");
-        }
-        let files = [("ca", &origin.tls.ca), ("cert", &origin.tls.cert), ("key", &origin.tls.key)];
-        for (name, path) in files {
-            if path.as_deref().is_some_and(|path| !Path::is_file(path)) {
-                let found = "a file that does not exist";
-                self.error(&format!("origin[{i}].tls.{name}"), found, "a PEM file");
-            }
-        }
-    }
-
-    fn check_sites(&mut self, raw: &raw::Root) {
-        let names: Vec<&str> = raw.origin.iter().map(|origin| origin.name.as_str()).collect();
-        for (i, site) in raw.site.iter().enumerate() {
-            let of_rules = site.rule.iter().enumerate().filter_map(|(r, rule)| {
-                Some((format!("site[{i}].rule[{r}].origin"), rule.origin.as_deref()?))
-            });
-            let all = of_rules.chain([(format!("site[{i}].origin"), site.origin.as_str())]);
-            for (path, name) in all.collect::<Vec<_>>() {
-                if !names.contains(&name) {
-                    self.error(&path, format!("{name:?}, which is no origin"), &names.join(", "));
-                }
-            }
-            self.check_query(&format!("site[{i}].cache.query"), &site.cache.query);
-            for (r, rule) in site.rule.iter().enumerate() {
-                self.check_query(&format!("site[{i}].rule[{r}].cache.query"), &rule.cache.query);
-            }
-        }
-    }
-
-    fn check_query(&mut self, path: &str, query: &raw::Query) {
-        let takes_names = matches!(&*query.mode, "allow" | "deny");
-        // A rule that inherits its site's query has no place of its own; the site's is told once.
-        if takes_names && query.names.is_empty() && self.places.contains_key(path) {
-            let found = format!("mode {:?} without names", query.mode);
-            self.error(path, found, r#"names = ["v", "@tracking"]"#);
-        }
-    }
-
-    fn check_admin(&mut self, raw: &raw::Root) {
-        let admin = &raw.admin;
-        if !admin.address.ip().is_loopback() && admin.tls.is_none() && !admin.insecure {
-            let found = format!("{}, which is not loopback, without TLS", admin.address);
-            self.error("admin.address", found, "a loopback address, admin.tls, or insecure = true");
-        }
-        for (i, token) in admin.token.iter().enumerate() {
-            for site in &token.sites {
-                if !raw.site.iter().any(|other| other.name == *site) {
-                    self.error(
-                        &format!("admin.token[{i}].sites"),
-                        format!("{site:?}, which is no site"),
-                        "names of sites",
-                    );
-                }
-            }
-        }
     }
 }
 

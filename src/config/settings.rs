@@ -207,7 +207,7 @@ const STORE: &[Setting] = &[
     setting(
         "max_object",
         Kind::Size { min: KIB, max: TIB, percent: true },
-        r#""5%""#,
+        r#""25%""#,
         "The largest response that is stored; a share is of the tier",
     ),
 ];

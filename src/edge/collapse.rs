@@ -2,7 +2,6 @@
 //! can't be shared.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -14,7 +13,7 @@ use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
 
 /// Keys that something is remembered of; the least recently used are forgotten.
-const HINTS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+const HINTS: usize = 65_536;
 /// How long an answer that can't be shared keeps the next requests from queueing for one.
 const HIT_FOR_MISS_MS: i64 = 30_000;
 
@@ -80,7 +79,7 @@ impl Drop for Lead {
 
 impl Collapse {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { flights: Mutex::default(), hints: Mutex::new(LruCache::new(HINTS)) })
+        Arc::new(Self { flights: Mutex::default(), hints: Mutex::new(LruCache::unbounded()) })
     }
 
     /// Joins the flight of a key, or leads a new one. `found` looks into the store once more under
@@ -121,7 +120,7 @@ impl Collapse {
     pub(super) fn mark_unshared(&self, key: KeyHash, now: Millis, is_too_large: bool) {
         let until = Some(now.saturating_add(HIT_FOR_MISS_MS));
         let mut hints = self.hints.lock();
-        let hint = hints.get_or_insert_mut(key, Hint::default);
+        let hint = hint_of(&mut hints, key);
         hint.unshared_until = until;
         hint.too_large_until = if is_too_large { until } else { None };
     }
@@ -133,7 +132,7 @@ impl Collapse {
             hints.pop(&key);
             return;
         }
-        let hint = hints.get_or_insert_mut(key, Hint::default);
+        let hint = hint_of(&mut hints, key);
         *hint = Hint { vary: Some(vary.clone()), ..Hint::default() };
     }
 
@@ -141,6 +140,15 @@ impl Collapse {
     pub(super) fn in_flight(&self) -> usize {
         self.flights.lock().len()
     }
+}
+
+/// The hint of a key, made when missing. The list grows as needed: a bounded one of this crate takes
+/// all its memory at once.
+fn hint_of(hints: &mut LruCache<KeyHash, Hint>, key: KeyHash) -> &mut Hint {
+    if hints.len() >= HINTS {
+        hints.pop_lru();
+    }
+    hints.get_or_insert_mut(key, Hint::default)
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Fill {
         let request_time = self.edge.clock.now();
         let mut response = self.admitted.treatment.origin.send(request).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
-        check_transfer_coding(response.headers_mut(), reject_unknown)?;
+        check_framing(&mut response, reject_unknown)?;
         Ok(Answer { response, request_time, response_time: self.edge.clock.now() })
     }
 
@@ -218,7 +218,9 @@ impl Fill {
             None => self.reserve(0),
         };
         let charge = charge.ok_or(Unshared::TooLarge)?;
-        let origin_age = headers.remove(header::AGE);
+        // Copied: what was parsed is a slice of the connection's buffer.
+        let origin_age =
+            headers.remove(header::AGE).and_then(|age| HeaderValue::from_bytes(age.as_bytes()).ok());
         if let Some(length) = size.exact()
             && status != StatusCode::NO_CONTENT
         {
@@ -272,7 +274,15 @@ impl Fill {
             }
             if is_stored {
                 let charge = room.split(data.len() as u64 + CHUNK_OVERHEAD_BYTES);
-                flight.push(charged_chunk(&data, charge));
+                let chunk = charged_chunk(&data, charge);
+                if body.is_end_stream() {
+                    // Stored before the last byte goes out: who has it all and asks again hits.
+                    self.complete(&head, Some(&chunk), received, room);
+                    self.lead.leave();
+                    flight.push(chunk);
+                    return flight.finish(End::Complete);
+                }
+                flight.push(chunk);
             } else if std::future::poll_fn(|cx| flight.poll_room(cx)).await {
                 flight.push(data);
             } else {
@@ -280,7 +290,7 @@ impl Fill {
             }
         }
         if is_stored {
-            self.complete(&head, received, room);
+            self.complete(&head, None, received, room);
         }
         self.lead.leave();
         flight.finish(End::Complete);
@@ -294,8 +304,10 @@ impl Fill {
         room.bytes() >= need || self.edge.store.grow(room, need.max(RESERVE_STEP_BYTES))
     }
 
-    fn complete(&self, head: &Arc<Head>, received: u64, mut room: Charge) {
+    /// Stores what the followers have, and the last chunk that they do not have yet.
+    fn complete(&self, head: &Arc<Head>, last: Option<&Bytes>, received: u64, mut room: Charge) {
         let mut chunks = self.lead.flight.chunks();
+        chunks.extend(last.cloned());
         if chunks.len() > 1 && received <= ONE_CHUNK_BYTES {
             let whole = chunks.concat();
             if self.edge.store.grow(&mut room, received + CHUNK_OVERHEAD_BYTES) {
@@ -327,10 +339,15 @@ fn ensure_date(headers: &mut HeaderMap, now: Millis) {
 
 /// A transfer coding other than `chunked` is either refused or read to the connection's end and
 /// stripped; one that might hide the message's end is always refused.
-pub(super) fn check_transfer_coding(
-    headers: &mut HeaderMap,
+pub(super) fn check_framing(
+    response: &mut Response<OriginBody>,
     reject_unknown: bool,
 ) -> Result<(), OriginError> {
+    if response.status().is_informational() {
+        // 101: nobody asked for another protocol.
+        return Err(OriginError::Malformed("its answer is not final".into()));
+    }
+    let headers = response.headers_mut();
     let codings: Vec<Bytes> = headers
         .get_all(header::TRANSFER_ENCODING)
         .iter()
@@ -348,7 +365,11 @@ pub(super) fn check_transfer_coding(
     if !is_harmless {
         return Err(OriginError::Malformed("its transfer coding is not understood".into()));
     }
-    headers.remove(header::TRANSFER_ENCODING);
+    let is_chunked = headers.remove(header::TRANSFER_ENCODING).is_some();
+    if is_chunked && headers.remove(header::CONTENT_LENGTH).is_some() {
+        // Two ends are one too many (RFC 9112 §6.3): the chunks count, the connection is done.
+        response.body_mut().close_connection();
+    }
     Ok(())
 }
 

@@ -88,12 +88,15 @@ impl Edge {
         let scheme = admitted.scheme.as_str();
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
         append_to_line(headers, &X_FORWARDED_FOR, &client.peer.to_string());
-        let node = match client.peer {
-            std::net::IpAddr::V4(v4) => v4.to_string(),
-            std::net::IpAddr::V6(v6) => format!("\"[{v6}]\""),
+        let element = |address: std::net::IpAddr| match address {
+            std::net::IpAddr::V4(v4) => format!("for={v4};proto={scheme};host=\"{}\"", admitted.host()),
+            std::net::IpAddr::V6(v6) => format!("for=\"[{v6}]\";proto={scheme};host=\"{}\"", admitted.host()),
         };
-        let forwarded = format!("for={node};proto={scheme};host=\"{}\"", admitted.host());
-        append_to_line(headers, &FORWARDED, &forwarded);
+        if client.address != client.peer && !headers.contains_key(&FORWARDED) {
+            // The proxy told of the client by X-Forwarded-For only.
+            append_to_line(headers, &FORWARDED, &element(client.address));
+        }
+        append_to_line(headers, &FORWARDED, &element(client.peer));
     }
 
     /// Sends a request of the client's own and streams both ways.

@@ -293,7 +293,7 @@ impl Edge {
         match self.pass(admitted, parts, body).await {
             Ok(mut response) => {
                 let reject = admitted.treatment.reject_unknown_transfer_coding;
-                if let Err(error) = fill::check_transfer_coding(response.headers_mut(), reject) {
+                if let Err(error) = fill::check_framing(&mut response, reject) {
                     return self.unanswered(parts, &error, error.status(), &status);
                 }
                 if invalidate::invalidates(&parts.method, response.status()) {

@@ -14,6 +14,8 @@ use super::Limits;
 /// How long a closing connection may take to read what the client still sends, so that a reset
 /// does not destroy the response on its way (RFC 9112 §9.6).
 const LINGER_MS: u64 = 1000;
+/// An HTTP/2 client that was told to go away has this long to take its leave.
+const GOAWAY_GRACE_MS: u64 = 1000;
 /// A stalled HTTP/2 stream costs its connection after this many write timeouts even when other
 /// streams progress: hyper offers no way to reset the one stream from outside.
 const STALLED_STREAM_FACTOR: u64 = 10;
@@ -25,6 +27,7 @@ pub(super) enum Expired {
     Idle,
     WriteStall,
     Linger,
+    Drained,
 }
 
 /// Times are milliseconds since `started`, plus one, so that 0 means "not".
@@ -38,6 +41,7 @@ pub(super) struct Activity {
     write_blocked_since: AtomicU64,
     last_write: AtomicU64,
     lingering_since: AtomicU64,
+    draining_since: AtomicU64,
     /// HTTP/2 only: since when each response has had a chunk taken and not asked for the next;
     /// 0 while it waits for its source.
     streams: Mutex<Vec<StreamSlot>>,
@@ -61,6 +65,7 @@ impl Activity {
             write_blocked_since: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
             lingering_since: AtomicU64::new(0),
+            draining_since: AtomicU64::new(0),
             streams: Mutex::new(Vec::new()),
         }
     }
@@ -123,6 +128,11 @@ impl Activity {
         }
     }
 
+    /// The node drains: the connection ends once nothing is in flight.
+    pub(super) fn drain(&self) {
+        self.draining_since.store(self.now_ms(), Relaxed);
+    }
+
     /// Takes a slot for an HTTP/2 response; `None` on HTTP/1.1, where the socket tells all.
     pub(super) fn open_stream(&self) -> Option<usize> {
         if !self.is_h2.load(Relaxed) {
@@ -161,6 +171,11 @@ impl Activity {
         }
         if self.in_flight.load(Relaxed) > 0 {
             return self.stalled_stream(ms(limits.write_timeout));
+        }
+        let draining = self.draining_since.load(Relaxed);
+        if draining != 0 {
+            let since = draining.max(self.idle_since.load(Relaxed));
+            return Some((since + GOAWAY_GRACE_MS, Expired::Drained));
         }
         let head = self.head_since.load(Relaxed);
         if head != 0 {
@@ -222,6 +237,8 @@ mod tests {
         activity.on_write(true);
         activity.end();
         assert_eq!(what(&activity), Some(Expired::Idle));
+        activity.drain();
+        assert_eq!(what(&activity), Some(Expired::Drained));
         activity.linger();
         assert_eq!(what(&activity), Some(Expired::Linger));
     }

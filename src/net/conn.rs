@@ -29,8 +29,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_RETRY: Duration = Duration::from_millis(10);
 /// What an HTTP/2 stream may have buffered between the body and the connection's window.
 const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// hyper's floor for a connection's buffer.
-const MIN_BUFFER_BYTES: usize = 8192;
+/// What hyper may buffer of a connection in each direction.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// After GOAWAY an idle HTTP/2 client has this long to close.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,8 @@ enum Protocol {
     Http2,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. What is large is boxed where it begins: an `async fn` keeps room
+/// for all its branches and for every move, and an idle connection would carry that.
 pub(super) async fn serve<H: Handler>(
     server: Arc<Server<H>>,
     stream: TcpStream,
@@ -50,7 +51,7 @@ pub(super) async fn serve<H: Handler>(
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let activity = Arc::new(Activity::new());
     let header_timeout = server.limits.header_timeout;
-    let mut info = ConnInfo { peer, local, tls: "" };
+    let info = ConnInfo { peer, local, tls: "" };
     let Some(acceptor) = tls else {
         let protocol = match timeout(header_timeout, detect(&stream)).await {
             Ok(Some(protocol)) => protocol,
@@ -58,8 +59,20 @@ pub(super) async fn serve<H: Handler>(
             Err(_) => return server.metrics.ended(End::Expired(Expired::Header)),
         };
         let io = TrackedIo::new(stream, activity.clone());
-        return speak(server, io, protocol, info, activity, phase).await;
+        return Box::pin(speak(server, io, protocol, info, activity, phase)).await;
     };
+    Box::pin(serve_tls(server, stream, acceptor, info, activity, phase)).await;
+}
+
+async fn serve_tls<H: Handler>(
+    server: Arc<Server<H>>,
+    stream: TcpStream,
+    acceptor: tokio_rustls::TlsAcceptor,
+    mut info: ConnInfo,
+    activity: Arc<Activity>,
+    phase: watch::Receiver<Phase>,
+) {
+    let (peer, header_timeout) = (info.peer, server.limits.header_timeout);
     let io = TrackedIo::new(stream, activity.clone());
     // Boxed, so that the handshake's state is gone when the connection idles.
     match Box::pin(timeout(header_timeout, acceptor.accept(io))).await {
@@ -71,7 +84,7 @@ pub(super) async fn serve<H: Handler>(
             info.tls = if is_tls13 { "TLSv1.3" } else { "TLSv1.2" };
             let is_h2 = session.alpn_protocol() == Some(b"h2");
             let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
-            speak(server, io, protocol, info, activity, phase).await;
+            Box::pin(speak(server, io, protocol, info, activity, phase)).await;
         }
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "TLS handshake failed");
@@ -130,10 +143,11 @@ async fn speak<H: Handler, I>(
         Protocol::Http1 => {
             let conn = http1::Builder::new()
                 .max_headers(limits.header_count)
-                .max_buf_size(limits.header_bytes.max(MIN_BUFFER_BYTES))
+                .max_header_size(limits.header_bytes)
+                .max_buf_size(limits.header_bytes.max(BUFFER_BYTES))
                 .header_read_timeout(None)
                 .serve_connection(io, service);
-            drive(conn, &activity, &server, phase).await
+            drive(Box::pin(conn), &activity, &server, phase).await
         }
         Protocol::Http2 => {
             activity.set_h2();
@@ -142,7 +156,7 @@ async fn speak<H: Handler, I>(
                 .max_header_list_size(limits.header_bytes as u32)
                 .max_send_buf_size(H2_SEND_BUFFER_BYTES)
                 .serve_connection(io, service);
-            drive(conn, &activity, &server, phase).await
+            drive(Box::pin(conn), &activity, &server, phase).await
         }
     };
     if let Err(end) = result {
@@ -191,17 +205,17 @@ enum Event {
 
 /// Runs a connection until it ends, its deadline passes or the node stops.
 async fn drive<H: Handler>(
-    conn: impl Drain,
+    mut conn: Pin<Box<impl Drain>>,
     activity: &Activity,
     server: &Server<H>,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<(), End> {
-    let mut conn = pin!(conn);
     let mut watchdog = pin!(Watchdog::new(activity, server));
     let mut is_draining = false;
     loop {
         if *phase.borrow_and_update() != Phase::Run && !is_draining {
             is_draining = true;
+            activity.drain();
             conn.as_mut().graceful_shutdown();
         }
         let event = {
@@ -223,7 +237,7 @@ async fn drive<H: Handler>(
             Event::Done(Err(error)) if error.is_parse() || error.is_body_write_aborted() => {
                 return Err(End::Protocol);
             }
-            Event::Done(Err(_)) | Event::Expired(Expired::Linger) => return Ok(()),
+            Event::Done(Err(_)) | Event::Expired(Expired::Linger | Expired::Drained) => return Ok(()),
             Event::Expired(Expired::Idle) => {
                 conn.as_mut().graceful_shutdown();
                 let _ = timeout(GOAWAY_GRACE, conn).await;

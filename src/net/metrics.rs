@@ -48,7 +48,7 @@ impl NetMetrics {
             End::Expired(Expired::Header) => 0,
             End::Expired(Expired::Idle) => 1,
             End::Expired(Expired::WriteStall) => 2,
-            End::Expired(Expired::Linger) => 3,
+            End::Expired(Expired::Linger | Expired::Drained) => 3,
             End::Protocol => 4,
             End::Tls => 5,
             End::Refused(Refused::Total) => 6,

@@ -52,6 +52,13 @@ impl OriginBody {
         Self { kind, timeout, sleep: None, is_armed: false }
     }
 
+    /// The connection is not used again.
+    pub fn close_connection(&mut self) {
+        if let Kind::Http { lease, .. } = &mut self.kind {
+            *lease = None;
+        }
+    }
+
     fn finish(&mut self) {
         if let Kind::Http { lease, .. } = &mut self.kind
             && let Some(lease) = lease.take()

@@ -10,6 +10,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -23,7 +24,8 @@ use crate::telemetry::worker_slot;
 const PROMOTION_BATCH: usize = 64;
 /// The window's share of a shard.
 const WINDOW_DIVISOR: u64 = 20;
-const MAX_SHARDS: u64 = 16;
+/// Enough that workers seldom meet; a power of two.
+const SHARDS: usize = 16;
 /// What an average object is taken to weigh when the sketch is sized.
 const TYPICAL_OBJECT_BYTES: u64 = 4096;
 
@@ -60,7 +62,6 @@ struct Shard {
     window_bytes: u64,
     main_bytes: u64,
     window_capacity: u64,
-    main_capacity: u64,
     sketch: Sketch,
 }
 
@@ -78,6 +79,10 @@ pub(super) struct MemoryTier {
     shards: Box<[RwLock<Shard>]>,
     /// One buffer for each worker, the first for all other threads; a lock that is only ever tried.
     promotions: Box<[Mutex<Vec<KeyHash>>]>,
+    /// Bytes of all shards together: they share one budget, so that no object is too large for its
+    /// shard. Changed with a shard's lock held, on the way of a miss.
+    used: AtomicU64,
+    capacity: u64,
 }
 
 impl std::fmt::Debug for MemoryTier {
@@ -87,14 +92,14 @@ impl std::fmt::Debug for MemoryTier {
 }
 
 impl MemoryTier {
-    pub(super) fn new(capacity: u64, max_object: u64, workers: usize) -> Self {
-        // A shard must be able to hold the largest object and others beside it.
-        let shards = (capacity / (2 * max_object.max(1))).clamp(1, MAX_SHARDS);
-        let shards = 1 << shards.ilog2();
-        let shard = || RwLock::new(Shard::new(capacity / shards));
+    pub(super) fn new(capacity: u64, workers: usize) -> Self {
+        let shard = || RwLock::new(Shard::new(capacity / SHARDS as u64));
+        let batch = || Mutex::new(Vec::with_capacity(PROMOTION_BATCH));
         Self {
-            shards: (0..shards).map(|_| shard()).collect(),
-            promotions: (0..=workers).map(|_| Mutex::new(Vec::with_capacity(PROMOTION_BATCH))).collect(),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            promotions: (0..=workers).map(|_| batch()).collect(),
+            used: AtomicU64::new(0),
+            capacity,
         }
     }
 
@@ -124,21 +129,37 @@ impl MemoryTier {
         key: KeyHash,
         change: impl FnOnce(Option<&Arc<Entry>>) -> Option<Arc<Entry>>,
     ) -> Outcome {
-        let mut shard = self.shard(key).write();
-        let old = shard.peek(key).cloned();
-        match change(old.as_ref()) {
-            Some(entry) => shard.insert(key, entry),
-            None => {
-                shard.remove(key);
-                Outcome::default()
+        let mut outcome = Outcome::default();
+        {
+            let mut shard = self.shard(key).write();
+            let old = shard.peek(key).cloned();
+            let before = shard.bytes();
+            match change(old.as_ref()) {
+                Some(entry) => {
+                    let free = self.capacity.saturating_sub(self.used.load(Relaxed));
+                    outcome = shard.insert(key, entry, free);
+                }
+                None => shard.remove(key),
             }
+            self.account(before, shard.bytes());
+        }
+        // What the own shard could not give, the others do: without holding two locks at once.
+        let over = self.used.load(Relaxed).saturating_sub(self.capacity);
+        outcome.evicted += if over > 0 { self.evict(over) } else { 0 };
+        outcome
+    }
+
+    fn account(&self, before: u64, after: u64) {
+        if after >= before {
+            self.used.fetch_add(after - before, Relaxed);
+        } else {
+            self.used.fetch_sub(before - after, Relaxed);
         }
     }
 
-    /// Evicts entries of `bytes` in all; returns how many went.
+    /// Evicts entries of `bytes` in all, from the fullest shards first; returns how many went.
     pub(super) fn evict(&self, bytes: u64) -> u64 {
         let (mut freed, mut entries) = (0, 0);
-        // The fullest shards give first.
         let mut order: Vec<_> = self.shards.iter().collect();
         order.sort_by_cached_key(|shard| std::cmp::Reverse(shard.read().bytes()));
         while freed < bytes {
@@ -147,7 +168,9 @@ impl MemoryTier {
                 if freed >= bytes {
                     break;
                 }
-                if let Some(weight) = shard.write().evict_one() {
+                let mut shard = shard.write();
+                if let Some(weight) = shard.evict_one() {
+                    self.used.fetch_sub(weight, Relaxed);
                     freed += weight;
                     entries += 1;
                 }
@@ -161,30 +184,29 @@ impl MemoryTier {
 
     /// Entries and bytes.
     pub(super) fn size(&self) -> (u64, u64) {
-        self.shards.iter().fold((0, 0), |(entries, bytes), shard| {
+        let entries = |shard: &RwLock<Shard>| {
             let shard = shard.read();
-            (entries + (shard.window.len() + shard.main.len()) as u64, bytes + shard.bytes())
-        })
+            (shard.window.len() + shard.main.len()) as u64
+        };
+        (self.shards.iter().map(entries).sum(), self.used.load(Relaxed))
     }
 
     fn shard(&self, key: KeyHash) -> &RwLock<Shard> {
         // The map takes the low bits, the shard the high ones.
-        &self.shards[(key.0 >> 120) as usize & (self.shards.len() - 1)]
+        &self.shards[(key.0 >> 120) as usize % SHARDS]
     }
 }
 
 impl Shard {
-    fn new(capacity: u64) -> Self {
+    fn new(share: u64) -> Self {
         let list = || LruCache::unbounded_with_hasher(BuildHasherDefault::default());
-        let window_capacity = capacity / WINDOW_DIVISOR;
         Self {
             window: list(),
             main: list(),
             window_bytes: 0,
             main_bytes: 0,
-            window_capacity,
-            main_capacity: capacity - window_capacity,
-            sketch: Sketch::new((capacity / TYPICAL_OBJECT_BYTES) as usize),
+            window_capacity: share / WINDOW_DIVISOR,
+            sketch: Sketch::new((share / TYPICAL_OBJECT_BYTES) as usize),
         }
     }
 
@@ -211,27 +233,25 @@ impl Shard {
         }
     }
 
-    fn insert(&mut self, key: KeyHash, entry: Arc<Entry>) -> Outcome {
+    /// Stores an entry; `free` is what the whole tier has left.
+    fn insert(&mut self, key: KeyHash, entry: Arc<Entry>, free: u64) -> Outcome {
         self.sketch.record(key);
         let weight = entry.weight();
         let in_main = self.main.contains(&key);
+        // What this shard may hold without the others giving way.
+        let limit = self.bytes() + free;
         self.remove(key);
         let mut outcome = Outcome::default();
         if in_main {
             self.main.push(key, Node { entry, weight });
             self.main_bytes += weight;
-            while self.main_bytes > self.main_capacity {
-                let Some((_, node)) = self.main.pop_lru() else { break };
-                self.main_bytes -= node.weight;
-                outcome.evicted += 1;
-            }
         } else {
             self.window.push(key, Node { entry, weight });
             self.window_bytes += weight;
             while self.window_bytes > self.window_capacity {
                 let Some((candidate, node)) = self.window.pop_lru() else { break };
                 self.window_bytes -= node.weight;
-                outcome.evicted += self.admit(candidate, node);
+                outcome.evicted += self.admit(candidate, node, limit);
             }
         }
         outcome.kept = self.peek(key).is_some();
@@ -239,11 +259,8 @@ impl Shard {
     }
 
     /// Moves what left the window to the main list if it earns its place; returns how many left.
-    fn admit(&mut self, key: KeyHash, node: Node) -> u64 {
-        let need = (self.main_bytes + node.weight).saturating_sub(self.main_capacity);
-        if node.weight > self.main_capacity {
-            return 1;
-        }
+    fn admit(&mut self, key: KeyHash, node: Node, limit: u64) -> u64 {
+        let need = (self.bytes() + node.weight).saturating_sub(limit);
         let (mut victims, mut bytes, mut asked) = (0, 0, 0u64);
         for (victim, victim_node) in self.main.iter().rev() {
             if bytes >= need {
@@ -254,10 +271,11 @@ impl Shard {
             asked += u64::from(self.sketch.estimate(*victim));
         }
         let candidate_asked = u64::from(self.sketch.estimate(key));
-        // Requests a byte, compared crosswise to stay in integers.
+        // Requests a byte, compared crosswise to stay in integers. Without victims here the other
+        // shards give way: an empty shard says nothing of what its newcomer is worth.
         let earns =
             u128::from(candidate_asked) * u128::from(bytes) > u128::from(asked) * u128::from(node.weight);
-        if need > 0 && !earns {
+        if victims > 0 && !earns {
             return 1;
         }
         for _ in 0..victims {

@@ -72,7 +72,7 @@ impl Store {
     pub fn new(config: Config) -> Arc<Self> {
         let resident_bytes = config.memory_bytes / 8 * 7;
         Arc::new(Self {
-            memory: MemoryTier::new(resident_bytes, config.max_object_bytes, config.workers),
+            memory: MemoryTier::new(resident_bytes, config.workers),
             charged: Arc::default(),
             counters: Counters::default(),
             config,
@@ -190,7 +190,7 @@ pub struct Stats {
 fn drop_least_recent(variants: &mut Vec<Arc<Object>>, max: usize) {
     while variants.len() > max {
         // The newest (index 0) has just been asked for and stays.
-        let oldest = (1..variants.len()).min_by_key(|i| variants[*i].last_used_secs());
+        let oldest = (1..variants.len()).min_by_key(|i| variants[*i].last_used_ms());
         match oldest {
             Some(index) => variants.remove(index),
             None => return,

@@ -96,6 +96,8 @@ where
 {
     let mut builder = Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 20);
+    // More only once the server's SETTINGS allow it, as RFC 9113 §5.1.2 has it in the end.
+    builder.initial_max_send_streams(1);
     let (sender, connection) = builder.handshake(stream).await.expect("an HTTP/2 handshake");
     (sender, tokio::spawn(connection))
 }
