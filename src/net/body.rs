@@ -29,7 +29,8 @@ pub enum RequestBodyError {
 /// A request's body, bounded in size and in the time between two reads.
 #[derive(Debug)]
 pub struct RequestBody {
-    inner: Incoming,
+    /// `None`: a body of no bytes that came from nowhere.
+    inner: Option<Incoming>,
     left_bytes: u64,
     timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -37,12 +38,17 @@ pub struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(inner: Incoming, limit_bytes: u64, timeout: Duration) -> Self {
-        Self { inner, left_bytes: limit_bytes, timeout, sleep: None }
+        Self { inner: Some(inner), left_bytes: limit_bytes, timeout, sleep: None }
+    }
+
+    /// No body; for requests that do not come from a connection.
+    pub fn empty() -> Self {
+        Self { inner: None, left_bytes: 0, timeout: Duration::ZERO, sleep: None }
     }
 
     /// Whether its announced length alone is over the limit.
     pub fn is_too_large(&self) -> bool {
-        self.inner.size_hint().lower() > self.left_bytes
+        self.size_hint().lower() > self.left_bytes
     }
 }
 
@@ -54,7 +60,8 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.sleep = None;
                 let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
@@ -77,11 +84,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -5,8 +5,12 @@ use crate::rules::key::KeyHash;
 
 const ROWS: usize = 4;
 const MAX_COUNT: u8 = 15;
-/// Additions for each counter of a row before every count is halved.
+/// Additions for each entry of the list before every count is halved. Counted by entries and not by
+/// counters: else old favourites and new ones would both stand at the highest count for long, and the
+/// old ones would stay.
 const SAMPLE_FACTOR: usize = 10;
+/// Shorter lists are taken to be as long as this.
+const MIN_ENTRIES: usize = 16;
 
 /// Approximate counts, at most 15, never too low since the last ageing.
 #[derive(Debug)]
@@ -23,14 +27,14 @@ impl Sketch {
         Self { counters: vec![0; width * ROWS].into(), mask: width - 1, additions: 0 }
     }
 
-    /// Counts one request.
-    pub(super) fn record(&mut self, key: KeyHash) {
+    /// Counts one request; `entries` is how long the list is.
+    pub(super) fn record(&mut self, key: KeyHash, entries: usize) {
         for slot in self.slots(key) {
             let counter = &mut self.counters[slot];
             *counter = (*counter + 1).min(MAX_COUNT);
         }
         self.additions += 1;
-        if self.additions >= (self.mask + 1) * SAMPLE_FACTOR {
+        if self.additions >= entries.max(MIN_ENTRIES) * SAMPLE_FACTOR {
             self.additions /= 2;
             self.counters.iter_mut().for_each(|c| *c /= 2);
         }
@@ -57,14 +61,14 @@ mod tests {
         let mut sketch = Sketch::new(1024);
         let key = KeyHash(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
         for _ in 0..6 {
-            sketch.record(key);
+            sketch.record(key, 1000);
         }
         assert_eq!(sketch.estimate(key), 6);
         assert_eq!(sketch.estimate(KeyHash(42)), 0);
-        for i in 0..(1024 * SAMPLE_FACTOR as u128) {
-            sketch.record(KeyHash(i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)));
+        // A short list ages at once: 160 additions are reached with these.
+        for i in 0..154 {
+            sketch.record(KeyHash(1 << 40 | i), 1);
         }
-        assert!(sketch.estimate(key) < 15);
-        assert!(sketch.additions < 1024 * SAMPLE_FACTOR);
+        assert_eq!(sketch.estimate(key), 3);
     }
 }

@@ -219,7 +219,8 @@ impl Shard {
     }
 
     fn touch(&mut self, key: KeyHash) {
-        self.sketch.record(key);
+        let entries = self.window.len() + self.main.len();
+        self.sketch.record(key, entries);
         if self.main.get(&key).is_none() {
             self.window.promote(&key);
         }
@@ -235,7 +236,8 @@ impl Shard {
 
     /// Stores an entry; `free` is what the whole tier has left.
     fn insert(&mut self, key: KeyHash, entry: Arc<Entry>, free: u64) -> Outcome {
-        self.sketch.record(key);
+        let entries = self.window.len() + self.main.len();
+        self.sketch.record(key, entries);
         let weight = entry.weight();
         let in_main = self.main.contains(&key);
         // What this shard may hold without the others giving way.

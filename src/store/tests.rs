@@ -1,1 +1,208 @@
+use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::*;
+use crate::object::{Body, Head, charged_chunk};
+use crate::rules::freshness::Freshness;
+use crate::rules::key::Scheme;
+use crate::rules::time::Millis;
+use crate::rules::vary::VaryRule;
+
+const MIB: u64 = 1024 * 1024;
+
+fn store(memory_bytes: u64) -> Arc<Store> {
+    Store::new(Config { memory_bytes, max_object_bytes: memory_bytes / 4, workers: 0 })
+}
+
+fn key(n: usize) -> CacheKey {
+    CacheKey::new(Scheme::Http, "a.example", &format!("/{n}"), None)
+}
+
+fn object(store: &Store, key: &CacheKey, bytes: usize, vary: &[(&str, &str)]) -> Arc<Object> {
+    let mut request = HeaderMap::new();
+    for (name, value) in vary {
+        let name = http::HeaderName::try_from(*name).unwrap();
+        request.insert(name, HeaderValue::try_from(*value).unwrap());
+    }
+    let rule = VaryRule::new(request.keys().cloned().collect());
+    let variant = rule.key(&request);
+    let freshness = Freshness {
+        response_time: Millis(0),
+        initial_age_ms: 0,
+        fresh_until: Millis(60_000),
+        swr_until: Millis(60_000),
+        sie_until: Millis(60_000),
+        no_cache: false,
+        never_stale: false,
+        source: "max-age",
+        strip_fields: Box::default(),
+    };
+    let head = Head::new(key.clone(), StatusCode::OK, HeaderMap::new(), (rule, variant), freshness);
+    let charge = Charge::new(store.gauge(), bytes as u64);
+    let body = Body::new(vec![charged_chunk(&vec![0; bytes], charge)]);
+    Arc::new(Object::new(Arc::new(head), Arc::new(body), store.gauge()))
+}
+
+fn put(store: &Store, n: usize, bytes: usize) {
+    let key = key(n);
+    store.insert(object(store, &key, bytes, &[]), 8);
+}
+
+fn request(name: &'static str, value: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(name, HeaderValue::try_from(value).unwrap());
+    headers
+}
+
+#[test]
+fn what_is_stored_is_found_and_what_is_removed_is_not() {
+    let store = store(MIB);
+    let stored = object(&store, &key(1), 100, &[]);
+    store.insert(stored.clone(), 8);
+    let entry = store.get(&key(1)).unwrap();
+    assert!(Arc::ptr_eq(entry.select(&HeaderMap::new()).unwrap(), &stored));
+    assert!(store.get(&key(2)).is_none());
+    store.remove(&stored);
+    assert!(store.get(&key(1)).is_none());
+    assert_eq!(store.stats().objects, 0);
+}
+
+#[test]
+fn a_removal_of_what_was_replaced_removes_nothing() {
+    let store = store(MIB);
+    let old = object(&store, &key(1), 100, &[]);
+    store.insert(old.clone(), 8);
+    put(&store, 1, 200);
+    store.remove(&old);
+    assert_eq!(store.get(&key(1)).unwrap().variants()[0].body.len(), 200);
+}
+
+#[test]
+fn variants_are_selected_by_their_vary_and_bounded() {
+    let store = store(MIB);
+    for value in ["a", "b", "c"] {
+        store.insert(object(&store, &key(1), 10, &[("x", value)]), 2);
+    }
+    let entry = store.get(&key(1)).unwrap();
+    assert_eq!(entry.variants().len(), 2);
+    assert!(entry.select(&request("x", "c")).is_some());
+    assert!(entry.select(&request("x", "z")).is_none());
+}
+
+#[test]
+fn the_least_recently_used_variant_leaves() {
+    let store = store(MIB);
+    for (ms, value) in [(1, "a"), (2, "b")] {
+        let object = object(&store, &key(1), 10, &[("x", value)]);
+        object.touch(Millis(ms));
+        store.insert(object, 2);
+    }
+    let entry = store.get(&key(1)).unwrap();
+    entry.select(&request("x", "a")).unwrap().touch(Millis(3));
+    store.insert(object(&store, &key(1), 10, &[("x", "c")]), 2);
+    let entry = store.get(&key(1)).unwrap();
+    assert!(entry.select(&request("x", "a")).is_some());
+    assert!(entry.select(&request("x", "b")).is_none());
+}
+
+#[test]
+fn an_invalidated_key_is_marked_in_every_variant() {
+    let store = store(MIB);
+    for value in ["a", "b"] {
+        store.insert(object(&store, &key(1), 10, &[("x", value)]), 8);
+    }
+    store.invalidate(&key(1));
+    assert!(store.get(&key(1)).unwrap().variants().iter().all(|object| object.is_invalidated()));
+}
+
+#[test]
+fn the_budget_holds_whatever_is_stored() {
+    let store = store(4 * MIB);
+    for n in 0..3000 {
+        put(&store, n, 1000 + (n * 7919) % 60_000);
+        assert!(store.stats().resident_bytes <= 4 * MIB / 8 * 7);
+    }
+    let stats = store.stats();
+    assert!(stats.resident_bytes > 2 * MIB, "{stats:?}");
+    assert_eq!(stats.resident_bytes, recount(&store), "the sum is kept in step");
+}
+
+fn recount(store: &Store) -> u64 {
+    (0..3000).filter_map(|n| store.get(&key(n))).map(|entry| entry.weight()).sum()
+}
+
+#[test]
+fn an_object_larger_than_a_shards_share_is_stored() {
+    let store = store(8 * MIB);
+    put(&store, 1, 2 * MIB as usize);
+    assert!(store.get(&key(1)).is_some());
+}
+
+#[test]
+fn a_scan_does_not_flush_what_is_asked_for_often() {
+    let store = store(4 * MIB);
+    let hot: Vec<CacheKey> = (0..100).map(key).collect();
+    for n in 0..100 {
+        put(&store, n, 10_000);
+    }
+    for _ in 0..10 {
+        for key in &hot {
+            store.get(key);
+            store.promote(key.hash());
+        }
+    }
+    for n in 1000..6000 {
+        put(&store, n, 10_000);
+    }
+    let kept = hot.iter().filter(|key| store.get(key).is_some()).count();
+    assert!(kept >= 90, "{kept} of 100 hot objects survived a scan of 50 MB through 4 MiB");
+}
+
+#[test]
+fn yesterdays_favourites_do_not_lock_out_todays() {
+    let store = store(4 * MIB);
+    let mut ask = |n: usize| {
+        if store.get(&key(n)).is_none() {
+            put(&store, n, 10_000);
+        }
+        store.promote(key(n).hash());
+    };
+    for _ in 0..50 {
+        (0..350).for_each(&mut ask);
+    }
+    for _ in 0..200 {
+        (1000..1200).for_each(&mut ask);
+    }
+    let kept = (1000..1200).filter(|n| store.get(&key(*n)).is_some()).count();
+    assert!(kept >= 180, "{kept} of 200 new favourites are stored");
+}
+
+#[test]
+fn a_reservation_makes_room_and_what_readers_hold_counts() {
+    let store = store(MIB);
+    for n in 0..20 {
+        put(&store, n, 40_000);
+    }
+    let room = store.reserve(600_000).expect("room is made by eviction");
+    assert!(store.stats().charged_bytes <= MIB);
+    drop(room);
+    // Readers hold every object; evicting them frees nothing.
+    let held: Vec<_> = (100..120)
+        .map(|n| {
+            let object = object(&store, &key(n), 45_000, &[]);
+            store.insert(object.clone(), 8);
+            object
+        })
+        .collect();
+    assert!(store.reserve(600_000).is_none(), "there is no room while the readers hold it");
+    drop(held);
+    assert!(store.reserve(100_000).is_some());
+}
+
+#[test]
+fn a_failed_growth_changes_nothing() {
+    let store = store(MIB);
+    let mut room = store.reserve(1000).unwrap();
+    assert!(!store.grow(&mut room, 2 * MIB));
+    assert_eq!(room.bytes(), 1000);
+    assert_eq!(store.stats().charged_bytes, 1000);
+}

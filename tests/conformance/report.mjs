@@ -11,9 +11,13 @@ const GOOD = new Set(['pass', 'yes'])
 
 const file = profile => path.join(HERE, `baseline-${profile}.json`)
 
-/** Test id to verdict as committed; nothing where there is no baseline yet. */
-export function readBaseline (profile) {
-  return fs.existsSync(file(profile)) ? JSON.parse(fs.readFileSync(file(profile), 'utf8')) : {}
+/** Test id to verdict as committed. With `create`, a missing baseline is empty instead of an error. */
+export function readBaseline (profile, create) {
+  if (!fs.existsSync(file(profile))) {
+    if (create) return {}
+    throw new Error(`there is no baseline for ${profile}: make one with tests/conformance/run --update`)
+  }
+  return JSON.parse(fs.readFileSync(file(profile), 'utf8'))
 }
 
 export function writeBaseline (profile, found) {
@@ -31,6 +35,11 @@ export function compare (found, baseline) {
     else compared.better.push(id)
   }
   return compared
+}
+
+/** How many tests pass; a check is answered by yes and by no. What is known not to pass counts nowhere. */
+export function passing (found) {
+  return Object.values(found).filter(verdict => GOOD.has(verdict) || verdict === 'no').length
 }
 
 export function report (profile, found, raw, compared, rerun) {
