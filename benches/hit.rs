@@ -150,8 +150,7 @@ fn request() -> Request<RequestBody> {
 
 fn steps(c: &mut Criterion) {
     let clock = Clock::start();
-    let store =
-        Store::new(store::Config { memory_bytes: 64 << 20, max_object_bytes: 16 << 20, workers: 0 });
+    let store = Store::new(store::Config { memory_bytes: 64 << 20, max_object_bytes: 16 << 20, workers: 0 });
     let object = stored(&store, clock);
     store.insert(object.clone(), 64);
     let key = object.head.key.clone();
@@ -175,7 +174,8 @@ fn steps(c: &mut Criterion) {
         let mut value = Vec::with_capacity(64);
         b.iter(|| {
             value.clear();
-            let status = CacheStatus { hit: true, ttl: Some(3541), detail: Some("memory"), ..CacheStatus::default() };
+            let status =
+                CacheStatus { hit: true, ttl: Some(3541), detail: Some("memory"), ..CacheStatus::default() };
             status.write(black_box("larder"), &mut value);
         });
     });

@@ -32,6 +32,8 @@ mod memory;
 mod methods;
 mod origin_dir;
 mod origin_errors;
+mod origin_pool;
+mod origin_tls;
 mod range;
 mod revalidate;
 mod sites;

@@ -40,6 +40,13 @@ impl Ca {
         issued
     }
 
+    /// This authority's own certificate, written to `directory`.
+    pub fn write(&self, directory: &Path) -> std::path::PathBuf {
+        let path = directory.join("ca.pem");
+        std::fs::write(&path, self.0.pem()).expect("the authority's file");
+        path
+    }
+
     /// A client that trusts this authority and offers these protocols.
     pub fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
         self.client_with(protocols, &[&TLS13, &TLS12])
