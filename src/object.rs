@@ -49,6 +49,7 @@ impl Charge {
     }
 
     /// Moves up to `bytes` of it to a charge of their own.
+    #[must_use]
     pub fn split(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
@@ -200,6 +201,7 @@ impl Head {
     }
 
     /// The same head with the length that was not known before.
+    #[must_use]
     pub fn with_length(&self, length: u64) -> Self {
         let mut headers = self.headers.clone();
         headers.insert(header::CONTENT_LENGTH, length.into());
@@ -291,7 +293,7 @@ impl Object {
 /// slice of the connection's read buffer, and would keep all of that alive for as long as the object
 /// is stored.
 fn compact(headers: &HeaderMap) -> HeaderMap {
-    let text: Vec<u8> = headers.values().flat_map(|value| value.as_bytes()).copied().collect();
+    let text: Vec<u8> = headers.values().flat_map(http::HeaderValue::as_bytes).copied().collect();
     let mut text = Bytes::from(text);
     let mut compacted = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::{USAGE, print_line};
 use crate::config::{self, Severity};
 
-/// Validate a configuration: every error with file:line:column, what was found, what is allowed.
+/// Validate a configuration: every error with its file, line and column, what was found, what is allowed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   larder check /etc/larder/larder.toml

@@ -21,7 +21,7 @@ pub(super) struct NodeArgs {
     /// The node's admin URL
     #[arg(long, value_name = "URL", env = "LARDER_NODE", default_value = "http://127.0.0.1:8090")]
     node: String,
-    /// A file with the token [default: LARDER_TOKEN, else the local store's]
+    /// A file with the token [default: `LARDER_TOKEN`, else the local store's]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// PEM file with the CA of the node's certificate

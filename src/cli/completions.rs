@@ -15,6 +15,7 @@ pub(super) struct Args {
     shell: clap_complete::Shell,
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "all commands have one signature")]
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     clap_complete::generate(args.shell, &mut Cli::command(), "larder", &mut std::io::stdout());
     Ok(ExitCode::SUCCESS)

@@ -88,29 +88,25 @@ fn from_flags(args: &Args, origin: &str) -> anyhow::Result<Option<Config>> {
     let store = args.store.clone().unwrap_or_else(user_store);
     let memory = args.memory.as_deref().unwrap_or("256MiB");
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let mut text = String::new();
-    for address in listen {
-        text += &format!("[[listen]]\naddress = \"{address}\"\n");
-    }
-    text += &format!("[admin]\naddress = \"{admin}\"\n");
-    text += &format!("[node]\nworkers = {}\n", args.workers.unwrap_or(0));
-    text += &format!("[store]\npath = {}\nmemory = {}\n", quoted(&store.to_string_lossy()), quoted(memory));
-    if let Some(disk) = &args.disk {
-        text += &format!("disk = {}\n", quoted(disk));
-    }
-    text += "[[site]]\nname = \"default\"\nhosts = [\"*\"]\norigin = \"default\"\n";
-    text += "[[origin]]\nname = \"default\"\n";
-    if origin.contains("://") {
-        text += &format!("servers = [{{ url = {} }}]\n", quoted(origin));
+    let mut lines = Vec::new();
+    lines.extend(listen.iter().map(|address| format!("[[listen]]\naddress = \"{address}\"")));
+    lines.push(format!("[admin]\naddress = \"{admin}\""));
+    lines.push(format!("[node]\nworkers = {}", args.workers.unwrap_or(0)));
+    lines.push(format!("[store]\npath = {}\nmemory = {}", quoted(&store.to_string_lossy()), quoted(memory)));
+    lines.extend(args.disk.as_deref().map(|disk| format!("disk = {}", quoted(disk))));
+    lines.push("[[site]]\nname = \"default\"\nhosts = [\"*\"]\norigin = \"default\"".into());
+    lines.push("[[origin]]\nname = \"default\"".into());
+    if let Some((_, host)) = origin.split_once("://") {
+        lines.push(format!("servers = [{{ url = {} }}]", quoted(origin)));
         // A node for every Host can't send on each of them: the origin is asked by its own name.
-        let host = origin.split_once("://").map_or("", |(_, rest)| rest.trim_end_matches('/'));
-        text += &format!("host = {}\n", quoted(host));
+        lines.push(format!("host = {}", quoted(host.trim_end_matches('/'))));
     } else {
         if !Path::new(origin).is_dir() {
             bail!("--origin {origin}: neither a URL such as http://127.0.0.1:3000 nor a directory");
         }
-        text += &format!("dir = {}\n", quoted(origin));
+        lines.push(format!("dir = {}", quoted(origin)));
     }
+    let text = lines.join("\n");
     Ok(usable(config::check_text("(flags)", &text)))
 }
 

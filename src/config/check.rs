@@ -111,7 +111,9 @@ impl Walk<'_> {
             (Kind::Overrides(settings), DeValue::Table(table)) => {
                 Some(self.table(path, table, value.span(), settings, false).into())
             }
-            (Kind::Tables(settings), DeValue::Array(array)) => self.tables(path, value, array, settings),
+            (Kind::Tables(settings), DeValue::Array(array)) => {
+                Some(self.tables(path, value, array, settings))
+            }
             (Kind::List(item), DeValue::Array(array)) => {
                 let mut items = Vec::new();
                 for (i, element) in array.iter().enumerate() {
@@ -150,7 +152,7 @@ impl Walk<'_> {
         value: &Spanned<DeValue<'_>>,
         array: &toml::de::DeArray<'_>,
         settings: &'static [Setting],
-    ) -> Option<Value> {
+    ) -> Value {
         let mut tables = Vec::new();
         for (i, element) in array.iter().enumerate() {
             let path = format!("{path}[{i}]");
@@ -165,7 +167,7 @@ impl Walk<'_> {
                 }
             }
         }
-        Some(Value::Array(tables))
+        Value::Array(tables)
     }
 }
 
@@ -175,7 +177,7 @@ fn scalar(kind: &Kind, value: &DeValue<'_>) -> Option<Value> {
         (Kind::Bool, DeValue::Boolean(on)) => Some((*on).into()),
         (Kind::Int { min, max }, DeValue::Integer(number)) => {
             let number = u64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()?;
-            (*min..=*max).contains(&number).then(|| Value::Integer(number as i64))
+            (*min..=*max).contains(&number).then_some(Value::Integer(number as i64))
         }
         (Kind::Size { min, max, percent }, DeValue::String(text)) => {
             let is_share = *percent && kind::parse_percent(text).is_some();

@@ -223,13 +223,13 @@ fn parse_number(text: &str) -> Option<u64> {
 
 /// The largest unit that shows it exactly.
 pub(super) fn show_size(bytes: u64) -> String {
-    let unit = SIZE_UNITS[..4].iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+    let unit = SIZE_UNITS[..4].iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 fn show_duration(ms: u64) -> String {
     let units = TIME_UNITS[..5].iter().rev();
-    let unit = units.clone().find(|(_, unit)| ms >= *unit && ms % unit == 0);
+    let unit = units.clone().find(|(_, unit)| ms >= *unit && ms.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{ms}ms"), |(name, unit)| format!("{}{name}", ms / unit))
 }
 

@@ -1,4 +1,4 @@
-//! `/metrics` as OpenMetrics, and what the process says of itself.
+//! `/metrics` as `OpenMetrics`, and what the process says of itself.
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,9 +3,12 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-/// One error.
+/// One error. Boxed: it is the rare case of every result.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct Problem(Box<Fields>);
+
+#[derive(Debug)]
+struct Fields {
     status: StatusCode,
     word: &'static str,
     detail: String,
@@ -15,36 +18,38 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, word: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, word, detail: detail.into(), errors: Vec::new(), extra: None }
+        Self(Box::new(Fields { status, word, detail: detail.into(), errors: Vec::new(), extra: None }))
     }
 
     /// Points at what is wrong: a JSON pointer into the body, or a parameter's name.
     pub(super) fn at(mut self, pointer: &str, detail: impl Into<String>) -> Self {
-        self.errors.push((pointer.to_owned(), detail.into()));
+        self.0.errors.push((pointer.to_owned(), detail.into()));
         self
     }
 
-    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { extra: Some((name, value)), ..self }
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.extra = Some((name, value));
+        self
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let Fields { status, word, detail, errors, extra } = *self.0;
         let mut body = serde_json::json!({
-            "type": format!("urn:larder:problem:{}", self.word),
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
+            "type": format!("urn:larder:problem:{}", word),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": detail,
         });
-        if !self.errors.is_empty() {
+        if !errors.is_empty() {
             let entry = |(pointer, detail)| serde_json::json!({ "pointer": pointer, "detail": detail });
-            body["errors"] = self.errors.into_iter().map(entry).collect();
+            body["errors"] = errors.into_iter().map(entry).collect();
         }
-        let mut response = (self.status, body.to_string()).into_response();
+        let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some((name, value)) = self.extra {
+        if let Some((name, value)) = extra {
             headers.insert(name, value);
         }
         response

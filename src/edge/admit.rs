@@ -152,7 +152,8 @@ fn check_message(parts: &Parts, body: &RequestBody, uri_bytes: usize) -> Result<
         let detail = format!("the target is longer than {uri_bytes} bytes");
         return Err(Refusal::new(Reason::TargetTooLong, StatusCode::URI_TOO_LONG, detail));
     }
-    if !parts.uri.path().starts_with('/') && !(parts.method == Method::OPTIONS && parts.uri.path() == "*") {
+    let is_of_the_node = parts.method == Method::OPTIONS && parts.uri.path() == "*";
+    if !parts.uri.path().starts_with('/') && !is_of_the_node {
         let detail = "the target must be a path or an absolute URL";
         return Err(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, detail).closing());
     }

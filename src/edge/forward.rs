@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Either};
 
 use super::admit::Admitted;
 use super::body::Body;
-use super::respond::{cache_status, for_client};
+use super::respond::{cache_status, for_client, remove_all};
 use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::net::{RequestBody, RequestBodyError};
 use crate::object::Object;
@@ -49,7 +49,7 @@ impl Edge {
         headers.remove(&LARDER_DEBUG);
         headers.remove(header::EXPECT);
         if let Purpose::Fill(base) = purpose {
-            CONDITIONS.iter().for_each(|name| drop(headers.remove(name)));
+            remove_all(&mut headers, &CONDITIONS);
             match encoding::normalize(client_headers) {
                 Some(codings) => headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings)),
                 None => headers.remove(header::ACCEPT_ENCODING),

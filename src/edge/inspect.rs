@@ -32,7 +32,7 @@ pub struct Variant {
     pub content_type: Option<String>,
     /// Content-Encoding as stored.
     pub content_encoding: Option<String>,
-    /// ETag as stored.
+    /// `ETag` as stored.
     pub etag: Option<String>,
     /// Last-Modified as stored.
     pub last_modified: Option<String>,

@@ -93,7 +93,7 @@ fn describe(edge: &Edge, asked: &Asked<'_>, outcome: Outcome, status: u16, ttfb_
         let value = parts.headers.get(name).map(|v: &http::HeaderValue| v.as_bytes());
         value.map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
     };
-    let host = parts.uri.authority().map(ToString::to_string).unwrap_or_else(|| field(header::HOST));
+    let host = parts.uri.authority().map_or_else(|| field(header::HOST), ToString::to_string);
     AccessRecord {
         time: rfc3339(edge.clock.now()),
         client: asked.client,

@@ -103,16 +103,16 @@ fn answer(
             Source::Flight(_) => (head.status, whole(serving, source, length)),
         },
         Selected::NotModified => {
-            OF_THE_BODY.iter().for_each(|name| drop(headers.remove(name)));
+            remove_all(&mut headers, &OF_THE_BODY);
             (StatusCode::NOT_MODIFIED, Body::empty())
         }
         Selected::PreconditionFailed => {
-            OF_THE_BODY.iter().for_each(|name| drop(headers.remove(name)));
+            remove_all(&mut headers, &OF_THE_BODY);
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             (StatusCode::PRECONDITION_FAILED, Body::empty())
         }
         Selected::Unsatisfiable => {
-            OF_THE_BODY.iter().for_each(|name| drop(headers.remove(name)));
+            remove_all(&mut headers, &OF_THE_BODY);
             headers.insert(header::CONTENT_RANGE, range::unsatisfied(length.unwrap_or(0)));
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             (StatusCode::RANGE_NOT_SATISFIABLE, Body::empty())
@@ -163,6 +163,13 @@ fn finish_head(headers: &mut HeaderMap, serving: &Serving<'_>, head: &Head, age:
     }
     headers.append(&CACHE_STATUS, cache_status(serving.node, &serving.status));
     for_client(headers, serving.admitted);
+}
+
+/// Takes fields out.
+pub(super) fn remove_all(headers: &mut HeaderMap, names: &[header::HeaderName]) {
+    for name in names {
+        headers.remove(name);
+    }
 }
 
 /// What a site changes on every answer's way to its client.

@@ -232,12 +232,11 @@ async fn drive<H: Handler>(
             .await
         };
         match event {
-            Event::Done(Ok(())) => return Ok(()),
             // A client that goes away in the middle is not the node's to count.
             Event::Done(Err(error)) if error.is_parse() || error.is_body_write_aborted() => {
                 return Err(End::Protocol);
             }
-            Event::Done(Err(_)) | Event::Expired(Expired::Linger | Expired::Drained) => return Ok(()),
+            Event::Done(_) | Event::Expired(Expired::Linger | Expired::Drained) => return Ok(()),
             Event::Expired(Expired::Idle) => {
                 conn.as_mut().graceful_shutdown();
                 let _ = timeout(GOAWAY_GRACE, conn).await;

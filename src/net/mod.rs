@@ -2,7 +2,7 @@
 //!
 //! Everything that concerns a connection rather than a request lives here, behind one generic
 //! [`Handler`]: this module does not know what is served. N workers each run [`Server::run`] on a
-//! current-thread runtime with SO_REUSEPORT sockets of their own.
+//! current-thread runtime with `SO_REUSEPORT` sockets of their own.
 //!
 //! Not here: what a request means (`edge`, `control`).
 

@@ -109,7 +109,8 @@ pub(super) fn check(
 /// circumstances (which are not in the cache key) and those whose RFC says "MUST NOT be stored" (RFC 6585, RFC 8470).
 fn check_status(exchange: &Exchange<'_>, directives: &Directives) -> Result<(), NotStored> {
     match exchange.status.as_u16() {
-        ..200 | 304 | 407 | 412 | 416 | 417 | 421 | 425 | 426 | 428 | 429 | 431 | 511 => {
+        // Above 599 is no status at all (RFC 9110 §15).
+        ..200 | 600.. | 304 | 407 | 412 | 416 | 417 | 421 | 425 | 426 | 428 | 429 | 431 | 511 => {
             Err(NotStored::Status)
         }
         206 if partial::of_headers(exchange.response_headers).is_none() => Err(NotStored::Partial),

@@ -1,4 +1,4 @@
-//! How often is a key asked for? A count-min sketch with ageing (TinyLFU: Einziger, Friedman,
+//! How often is a key asked for? A count-min sketch with ageing (`TinyLFU`: Einziger, Friedman,
 //! Manes, 2017), which lets the memory tier compare a newcomer with what it would push out.
 
 use crate::rules::key::KeyHash;

@@ -58,7 +58,7 @@ pub struct AccessRecord {
     pub protocol: String,
     /// The status sent.
     pub status: u16,
-    /// hit, hit_stale, miss, revalidated, collapsed, pass, refused or error.
+    /// hit, `hit_stale`, miss, revalidated, collapsed, pass, refused or error.
     pub result: &'static str,
     /// `memory`, or empty when the body came from elsewhere.
     pub tier: &'static str,

@@ -126,7 +126,9 @@ mod tests {
             })
             .collect();
         cells.add(1, 1);
-        threads.into_iter().for_each(|t| t.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(cells.sum(1), 4001);
         assert_eq!(cells.sum(0), 0);
     }

@@ -6,25 +6,24 @@
 //! [`Node::run`] is the control thread: admin API, scrapers, housekeeping, signals. The access log
 //! has a writer of its own.
 
+mod parts;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::registry::Registry;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, SiteConfig, TreatmentConfig};
-use crate::control::{AdminHandler, Control, Parts, ProcessMetrics, TokenFileError};
+use crate::config::Config;
+use crate::control::{AdminHandler, Control, Parts, TokenFileError};
 use crate::edge::{self, Edge};
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
-use crate::origin::{Origin, OriginMetrics, SetupError};
+use crate::origin::{Origin, SetupError};
 use crate::store::Store;
 use crate::telemetry::{self, AccessLog, Clock};
 
@@ -34,7 +33,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Threads of a worker for name lookups and files of directory origins.
 const BLOCKING_THREADS: usize = 8;
-const NODE_ID_FILE: &str = "node.id";
 /// Connections of the admin and scrapers' listeners.
 const ADMIN_CONNECTIONS: usize = 512;
 
@@ -115,7 +113,7 @@ impl Node {
         let clock = Clock::start();
         fs::create_dir_all(&config.store_path)
             .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
-        let loop_id = node_id(&config.store_path)
+        let loop_id = parts::node_id(&config.store_path)
             .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
         let workers = config.workers;
         let origins = config
@@ -130,7 +128,7 @@ impl Node {
             loop_id,
             trusted_proxies: config.trusted_proxies.clone(),
             uri_bytes: config.limits.uri_bytes,
-            sites: sites(&config.sites, &origins),
+            sites: parts::sites(&config.sites, &origins),
         };
         let edge = Edge::new(edge_config, store.clone(), clock, access_log, workers);
         let bound = net::bind(&config.listen, workers)?;
@@ -145,8 +143,8 @@ impl Node {
             [] => None,
             files => Some(net::server_config(&net::load_certificates(files)?)?),
         };
-        let registry = registry(&edge, &store, &origins, &net_metrics);
-        let parts = Parts {
+        let registry = parts::registry(&edge, &store, &origins, &net_metrics);
+        let control_parts = Parts {
             name: config.name.clone(),
             edge: edge.clone(),
             store,
@@ -156,7 +154,7 @@ impl Node {
             registry,
             store_path: config.store_path.clone(),
         };
-        let control = Control::new(parts, &config.admin.tokens)?;
+        let control = Control::new(control_parts, &config.admin.tokens)?;
         let certificate = config.admin.certificate.as_ref();
         let admin_tls = match certificate {
             Some(files) => Some(net::server_config(&net::load_certificates(std::slice::from_ref(files))?)?),
@@ -308,103 +306,20 @@ fn listener(
     listen: &ListenConfig,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Result<Listener, StartError> {
-    let mut bound: Vec<Bound> = net::bind(std::slice::from_ref(listen), 1)?;
+    let bound: Vec<Bound> = net::bind(std::slice::from_ref(listen), 1)?;
     let address = bound.first().map_or(listen.address, |bound| bound.address);
     let connections = Connections::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, Vec::new());
     let metrics = NetMetrics::new(0, connections.clone());
-    let bound = bound.drain(..).collect();
     let server = Server::new(handler, config.limits.clone(), bound, tls, connections, metrics, 1);
     Ok(Listener { server, address, tls: listen.tls })
-}
-
-fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
-    let treatment = |config: &TreatmentConfig, name: String| {
-        // The configuration was checked: every name is an origin's.
-        let origin = origins.iter().find(|origin| origin.name() == config.origin)?;
-        Some(Arc::new(edge::config::Treatment {
-            name,
-            pass: config.pass,
-            origin: origin.clone(),
-            policy: config.policy.clone(),
-            query: config.query.clone(),
-            range_miss: config.range_miss,
-            reject_unknown_transfer_coding: config.reject_unknown_transfer_coding,
-            max_variants: config.max_variants,
-            strip_targeted: config.strip_targeted,
-            request_headers: config.request_headers.clone(),
-            response_headers: config.response_headers.clone(),
-            access: config.access.clone(),
-        }))
-    };
-    let site = |(index, config): (usize, &SiteConfig)| {
-        let rules = config.rules.iter().enumerate().filter_map(|(i, rule)| {
-            Some(edge::config::Rule {
-                paths: rule.paths.clone(),
-                methods: rule.methods.clone(),
-                treatment: treatment(&rule.treatment, format!("rule {}", i + 1))?,
-            })
-        });
-        Some(Arc::new(edge::config::Site {
-            name: config.name.clone(),
-            index,
-            hosts: config.hosts.clone(),
-            redirect_to_https: config.redirect_to_https,
-            hsts: edge::config::Site::hsts_value(config.hsts),
-            methods: config.methods.clone(),
-            rules: rules.collect(),
-            default: treatment(&config.default, "default".into())?,
-        }))
-    };
-    configs.iter().enumerate().filter_map(site).collect()
-}
-
-/// The collector of the data path's metrics, which `Edge` owns.
-#[derive(Debug)]
-struct EdgeCollector(Arc<Edge>);
-
-impl Collector for EdgeCollector {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.0.metrics().encode(encoder)
-    }
-}
-
-fn registry(
-    edge: &Arc<Edge>,
-    store: &Arc<Store>,
-    origins: &[Arc<Origin>],
-    net: &Arc<NetMetrics>,
-) -> Registry {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(ProcessMetrics));
-    let larder = registry.sub_registry_with_prefix("larder");
-    larder.register_collector(Box::new(EdgeCollector(edge.clone())));
-    larder.register_collector(Box::new(net.clone()));
-    larder.register_collector(Box::new(store.clone()));
-    larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
-    let version = vec![("version", env!("CARGO_PKG_VERSION"))];
-    larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));
-    registry
-}
-
-/// This node's CDN-Loop identifier: random, kept in the store's directory.
-fn node_id(store: &Path) -> io::Result<String> {
-    let path = store.join(NODE_ID_FILE);
-    if let Ok(id) = fs::read_to_string(&path)
-        && id.trim().strip_prefix("larder-").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
-    {
-        return Ok(id.trim().to_owned());
-    }
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let id = format!("larder-{:016x}", u64::from_le_bytes(random));
-    fs::write(&path, format!("{id}\n"))?;
-    Ok(id)
 }
 
 async fn sweep(origins: Vec<Arc<Origin>>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        origins.iter().for_each(|origin| origin.sweep());
+        for origin in &origins {
+            origin.sweep();
+        }
     }
 }
 

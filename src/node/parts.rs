@@ -1,0 +1,103 @@
+//! Parts that are made from others: sites from origins, the registry from what counts, the node's id.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
+
+use crate::config::{SiteConfig, TreatmentConfig};
+use crate::control::ProcessMetrics;
+use crate::edge::{self, Edge};
+use crate::net::NetMetrics;
+use crate::origin::{Origin, OriginMetrics};
+use crate::store::Store;
+
+const NODE_ID_FILE: &str = "node.id";
+
+pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
+    let treatment = |config: &TreatmentConfig, name: String| {
+        // The configuration was checked: every name is an origin's.
+        let origin = origins.iter().find(|origin| origin.name() == config.origin)?;
+        Some(Arc::new(edge::config::Treatment {
+            name,
+            pass: config.pass,
+            origin: origin.clone(),
+            policy: config.policy.clone(),
+            query: config.query.clone(),
+            range_miss: config.range_miss,
+            reject_unknown_transfer_coding: config.reject_unknown_transfer_coding,
+            max_variants: config.max_variants,
+            strip_targeted: config.strip_targeted,
+            request_headers: config.request_headers.clone(),
+            response_headers: config.response_headers.clone(),
+            access: config.access.clone(),
+        }))
+    };
+    let site = |(index, config): (usize, &SiteConfig)| {
+        let rules = config.rules.iter().enumerate().filter_map(|(i, rule)| {
+            Some(edge::config::Rule {
+                paths: rule.paths.clone(),
+                methods: rule.methods.clone(),
+                treatment: treatment(&rule.treatment, format!("rule {}", i + 1))?,
+            })
+        });
+        Some(Arc::new(edge::config::Site {
+            name: config.name.clone(),
+            index,
+            hosts: config.hosts.clone(),
+            redirect_to_https: config.redirect_to_https,
+            hsts: edge::config::Site::hsts_value(config.hsts),
+            methods: config.methods.clone(),
+            rules: rules.collect(),
+            default: treatment(&config.default, "default".into())?,
+        }))
+    };
+    configs.iter().enumerate().filter_map(site).collect()
+}
+
+/// The collector of the data path's metrics, which `Edge` owns.
+#[derive(Debug)]
+struct EdgeCollector(Arc<Edge>);
+
+impl Collector for EdgeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.metrics().encode(encoder)
+    }
+}
+
+pub(super) fn registry(
+    edge: &Arc<Edge>,
+    store: &Arc<Store>,
+    origins: &[Arc<Origin>],
+    net: &Arc<NetMetrics>,
+) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(ProcessMetrics));
+    let larder = registry.sub_registry_with_prefix("larder");
+    larder.register_collector(Box::new(EdgeCollector(edge.clone())));
+    larder.register_collector(Box::new(net.clone()));
+    larder.register_collector(Box::new(store.clone()));
+    larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
+    let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));
+    registry
+}
+
+/// This node's CDN-Loop identifier: random, kept in the store's directory.
+pub(super) fn node_id(store: &Path) -> io::Result<String> {
+    let path = store.join(NODE_ID_FILE);
+    if let Ok(id) = fs::read_to_string(&path)
+        && id.trim().strip_prefix("larder-").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        return Ok(id.trim().to_owned());
+    }
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let id = format!("larder-{:016x}", u64::from_le_bytes(random));
+    fs::write(&path, format!("{id}\n"))?;
+    Ok(id)
+}
