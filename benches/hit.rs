@@ -133,6 +133,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         loop_id: "larder-0".into(),
         trusted_proxies: Vec::new(),
         uri_bytes: 8192,
+        header_count: 100,
         sites: vec![Arc::new(site)],
     };
     let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off }).expect("off can't fail");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::rules::conditional::Validators;
 use crate::rules::date;
@@ -67,6 +67,8 @@ impl Drop for Charge {
         self.gauge.fetch_sub(self.bytes, Relaxed);
     }
 }
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// A chunk of a body together with its charge: every slice of it, wherever it is on its way, keeps
 /// the charge.
@@ -145,7 +147,8 @@ pub struct Head {
     pub key: CacheKey,
     /// The status to serve.
     pub status: StatusCode,
-    /// The fields, ready to serve: end-to-end ones, `Via`, `Date`, `Content-Length`; no `Age`.
+    /// The fields, ready to serve: end-to-end ones, `Via`, `Date`, `Content-Length`. `Age` and
+    /// `Cache-Status` hold places that each answer fills: a copy that need not grow is the cheaper one.
     pub headers: HeaderMap,
     /// The origin's `Age`, which a miss passes on.
     pub origin_age: Option<HeaderValue>,
@@ -168,7 +171,8 @@ impl Head {
         (vary, variant): (VaryRule, VariantKey),
         freshness: Freshness,
     ) -> Self {
-        let headers = compact(&headers);
+        let mut headers = compact(&headers);
+        hold_places(&mut headers);
         let now = freshness.response_time;
         let secs =
             |name| headers.get(name).and_then(|value: &HeaderValue| date::parse(value.as_bytes(), now));
@@ -193,6 +197,16 @@ impl Head {
             last_modified: self.last_modified,
             date: self.date,
         }
+    }
+
+    /// The stored fields without the places held for each answer: what a 304 is merged into.
+    pub fn fields(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        headers.remove(header::AGE);
+        if headers.get(&CACHE_STATUS).is_some_and(HeaderValue::is_empty) {
+            headers.remove(&CACHE_STATUS);
+        }
+        headers
     }
 
     /// Whether the origin can be asked "is it still this one?".
@@ -287,6 +301,14 @@ impl Object {
     pub fn weight(&self) -> u64 {
         self.head.weight() + self.body.weight()
     }
+}
+
+/// What other caches on the way said stays in front of our own word (RFC 9211 §2).
+fn hold_places(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers.get_all(&CACHE_STATUS).iter().map(HeaderValue::as_bytes).collect();
+    let before = HeaderValue::from_bytes(&lines.join(&b", "[..]));
+    headers.insert(&CACHE_STATUS, before.unwrap_or(HeaderValue::from_static("")));
+    headers.insert(header::AGE, HeaderValue::from_static("0"));
 }
 
 /// The same fields with their values in one allocation of their own. A value as it was parsed is a

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use http::{HeaderValue, Request, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -69,11 +69,9 @@ impl NodeArgs {
             headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
         }
         let node = Origin::new(config, 0)?;
-        let response = node.send(request).await.with_context(|| {
-            format!(
-                "no node answers at {}; is it running? Name another with --node URL or LARDER_NODE",
-                self.node
-            )
+        let response = node.send(request).await.map_err(|error| {
+            let hint = "is it running? Name another with --node URL or LARDER_NODE";
+            anyhow!("no node answers at {} ({}); {hint}", self.node, error.proxy_status())
         })?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();

@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use super::serve::run_node;
 use super::user_store;
 use crate::config;
+use crate::net::{CertificateFiles, load_certificates};
 use crate::node::Node;
 use crate::telemetry;
 
@@ -125,13 +126,17 @@ fn free_or_any(port: u16) -> u16 {
     }
 }
 
-/// A self-signed certificate for localhost, made anew each time.
+/// A self-signed certificate for localhost; the one of an earlier demo goes on being good.
 fn certificate(store: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-    let made = rcgen::generate_simple_self_signed(names)?;
     let (cert, key) = (store.join("demo-cert.pem"), store.join("demo-key.pem"));
+    let files = CertificateFiles { cert: cert.clone(), key: key.clone() };
+    if load_certificates(&[files]).is_ok() {
+        return Ok((cert, key));
+    }
+    let made = rcgen::generate_simple_self_signed(names)?;
     fs::write(&cert, made.cert.pem()).with_context(|| format!("{}", cert.display()))?;
     let mut options = fs::OpenOptions::new();
     let mut file = options

@@ -117,7 +117,9 @@ impl Walk<'_> {
             (Kind::List(item), DeValue::Array(array)) => {
                 let mut items = Vec::new();
                 for (i, element) in array.iter().enumerate() {
-                    items.extend(self.value(&format!("{path}[{i}]"), element, item));
+                    let path = format!("{path}[{i}]");
+                    self.places.insert(path.clone(), element.span());
+                    items.extend(self.value(&path, element, item));
                 }
                 Some(items.into())
             }

@@ -34,6 +34,19 @@ pub(super) enum Kind {
     Time,
 }
 
+/// Fields on which the end of a message, or its way, depends.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// What a string may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -47,6 +60,7 @@ pub(super) enum Format {
     HostPattern,
     Method,
     HeaderName,
+    ChangeableField,
     HeaderValue,
     PathPattern,
     Status,
@@ -71,6 +85,10 @@ impl Format {
             Self::HostPattern => is_host_pattern(text),
             Self::Method => text == "*" || http::Method::from_bytes(text.as_bytes()).is_ok(),
             Self::HeaderName => http::HeaderName::try_from(text).is_ok(),
+            Self::ChangeableField => {
+                let is_framing = FRAMING.iter().any(|name| text.eq_ignore_ascii_case(name));
+                http::HeaderName::try_from(text).is_ok() && !is_framing
+            }
             Self::HeaderValue => http::HeaderValue::try_from(text).is_ok(),
             Self::PathPattern => text.starts_with(['/', '*']),
             Self::Status => text.parse::<u16>().is_ok_and(|status| (200..600).contains(&status)),
@@ -94,6 +112,7 @@ impl Format {
             Self::HostPattern => r#"a lower-case host name, "*.name" or "*""#,
             Self::Method => r#"a method such as "GET", or "*""#,
             Self::HeaderName => "a field name",
+            Self::ChangeableField => "a field name other than Host (see origin.host) and those of framing",
             Self::HeaderValue => "a field value without control characters",
             Self::PathPattern => r#"a pattern that begins with / or *, such as "/assets/*""#,
             Self::Status => "a status from 200 to 599",

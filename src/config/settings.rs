@@ -317,11 +317,11 @@ pub(super) const HEADERS: &[Setting] = &[
 const CHANGES: &[Setting] = &[
     setting(
         "set",
-        Kind::Map(Format::HeaderName, &text(Format::HeaderValue)),
+        Kind::Map(Format::ChangeableField, &text(Format::HeaderValue)),
         "{}",
         "Fields that get one value",
     ),
-    setting("remove", Kind::List(&text(Format::HeaderName)), "[]", "Fields taken out"),
+    setting("remove", Kind::List(&text(Format::ChangeableField)), "[]", "Fields taken out"),
 ];
 
 pub(super) const ACCESS: &[Setting] = &[

@@ -77,7 +77,8 @@ impl Control {
             .route("/v1/origins", get(status::origins))
             .route("/v1/objects", get(objects::objects))
             .merge(open_routes());
-        AdminHandler::new(api.fallback(problem::no_such_call).with_state(self.clone()))
+        let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
+        AdminHandler::new(api.with_state(self.clone()))
     }
 
     /// The handler of the scrapers' listener.

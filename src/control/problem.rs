@@ -60,3 +60,9 @@ impl IntoResponse for Problem {
 pub(super) async fn no_such_call(uri: http::Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "no-such-call", format!("there is no call {}", uri.path()))
 }
+
+/// Calls with another method than theirs.
+pub(super) async fn no_such_method(method: http::Method, uri: http::Uri) -> Problem {
+    let detail = format!("{} does not take {method}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", detail)
+}

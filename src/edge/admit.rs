@@ -9,7 +9,7 @@ use http_body::Body as _;
 
 use super::Edge;
 use super::client::{self, Client};
-use super::config::{Site, Treatment};
+use super::config::{Config, Site, Treatment};
 use super::refusal::{Reason, Refusal};
 use crate::net::{ConnInfo, RequestBody};
 use crate::rules::invalidate::Target;
@@ -79,7 +79,7 @@ impl Edge {
             let (site, is_https) = (site.cloned(), client.is_https);
             Box::new(Refused { refusal, site, client: client.address, is_https })
         };
-        check_message(parts, body, self.config.uri_bytes).map_err(|r| refuse(r, None))?;
+        check_message(parts, body, &self.config).map_err(|r| refuse(r, None))?;
         let authority = authority(parts).map_err(|r| refuse(r, None))?;
         let host =
             key::normalize_host(authority, scheme).map_err(|e| refuse(bad_host(&e.to_string()), None))?;
@@ -89,7 +89,9 @@ impl Edge {
             let refusal = Refusal::new(Reason::UnknownHost, StatusCode::MISDIRECTED_REQUEST, detail);
             return Err(refuse(refusal, None));
         };
-        let path = key::normalize_path(parts.uri.path()).map_err(|e| {
+        // `OPTIONS *` is about the node; the site's checks hold for it all the same.
+        let path = if parts.uri.path() == "*" { "/" } else { parts.uri.path() };
+        let path = key::normalize_path(path).map_err(|e| {
             refuse(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, e.to_string()), Some(site))
         })?;
         let treatment = site.treatment(&parts.method, &path);
@@ -124,7 +126,7 @@ impl Edge {
             let detail = "this address may not use this site";
             return Err(Refusal::new(Reason::AccessDenied, StatusCode::FORBIDDEN, detail));
         }
-        if site.redirect_to_https && !client.is_https {
+        if site.redirect_to_https && !client.is_https && parts.uri.path() != "*" {
             return Err(redirect_to_https(parts, host));
         }
         if self.has_been_here(&parts.headers) {
@@ -143,9 +145,16 @@ impl Edge {
 }
 
 /// What hyper lets through and a cache must not.
-fn check_message(parts: &Parts, body: &RequestBody, uri_bytes: usize) -> Result<(), Refusal> {
+fn check_message(parts: &Parts, body: &RequestBody, limits: &Config) -> Result<(), Refusal> {
+    let uri_bytes = limits.uri_bytes;
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS").closing());
+    }
+    // On HTTP/1.1 hyper counts them while it parses.
+    if parts.headers.len() > limits.header_count {
+        let detail = format!("there are more than {} fields", limits.header_count);
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Refusal::new(Reason::TooManyFields, status, detail));
     }
     let target_bytes = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target_bytes > uri_bytes {

@@ -142,6 +142,8 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = self.poll_kind(cx);
+        // hyper does not ask again for what it knows to be over.
+        let is_over = http_body::Body::is_end_stream(&*self);
         if let Poll::Ready(next) = &polled
             && let Some(record) = &mut self.record
         {
@@ -149,6 +151,9 @@ impl http_body::Body for Body {
                 Some(Ok(data)) => record.sent(data.len()),
                 None => record.complete(),
                 Some(Err(_)) => {}
+            }
+            if is_over && !matches!(next, Some(Err(_))) {
+                record.complete();
             }
         }
         polled.map(|next| next.map(|result| result.map(Frame::data)))

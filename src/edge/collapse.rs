@@ -168,7 +168,7 @@ mod tests {
         let Join::Follow(flight) = join(&collapse, 1) else { panic!("second") };
         assert!(matches!(join(&collapse, 2), Join::Lead(_)));
         drop(lead);
-        assert!(matches!(flight.published().await, Published::Aborted));
+        assert!(matches!(flight.join().published().await, Published::Aborted));
         assert!(matches!(join(&collapse, 1), Join::Lead(_)));
     }
 

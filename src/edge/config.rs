@@ -25,6 +25,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of a request's target.
     pub uri_bytes: usize,
+    /// Fields of a request's head.
+    pub header_count: usize,
     /// The sites; a request's Host picks one.
     pub sites: Vec<Arc<Site>>,
 }

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 use super::Edge;
 use super::admit::Admitted;
 use super::collapse::Lead;
-use super::flight::{End, Published, Unshared};
+use super::flight::{End, Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::respond::content_length;
 use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Charge, Head, Object, charged_chunk};
@@ -26,12 +27,17 @@ use crate::rules::time::Millis;
 use crate::rules::vary::{self, Vary, VaryRule};
 use crate::rules::{date, hop, storable, update};
 
+/// How long a fill that is not stored waits for slow followers before it goes on without them.
+const PACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a chunk is taken to hold when the room for a body's chunks is estimated.
 const TYPICAL_CHUNK_BYTES: u64 = 4096;
 /// Room is taken in such steps while a body's length is unknown.
 const RESERVE_STEP_BYTES: u64 = 256 * 1024;
 /// A body up to here is stored as one chunk, which a hit hands on with one slice.
 const ONE_CHUNK_BYTES: u64 = 128 * 1024;
+
+/// Fields towards the origin that name the client.
+const PER_CLIENT: [header::HeaderName; 2] = [super::X_FORWARDED_FOR, super::FORWARDED];
 
 /// An answer for the leader alone.
 pub(super) struct Private {
@@ -113,7 +119,7 @@ impl Fill {
         let mut news = answer.response.headers().clone();
         hop::strip_response(&mut news);
         ensure_date(&mut news, answer.response_time);
-        let mut headers = base.head.headers.clone();
+        let mut headers = base.head.fields();
         // The stored Via is of the answer that brought the body; the news brings its own.
         headers.remove(header::VIA);
         update::merge_304(&mut headers, &news, set_cookie);
@@ -157,6 +163,8 @@ impl Fill {
     fn selecting(&self, headers: &HeaderMap) -> Option<(VaryRule, vary::VariantKey)> {
         match vary::parse(headers) {
             Vary::Any => None,
+            // The origin sees what we wrote there, which is each client's own.
+            Vary::Fields(rule) if rule.names().iter().any(|name| PER_CLIENT.contains(name)) => None,
             Vary::Fields(rule) => {
                 let variant = rule.key(&self.request);
                 Some((rule, variant))
@@ -283,7 +291,7 @@ impl Fill {
                     return flight.finish(End::Complete);
                 }
                 flight.push(chunk);
-            } else if std::future::poll_fn(|cx| flight.poll_room(cx)).await {
+            } else if has_room(&flight).await {
                 flight.push(data);
             } else {
                 return flight.finish(End::Broken("nobody is left to read it".into()));
@@ -322,6 +330,18 @@ impl Fill {
         }
         let object = Object::new(head, Arc::new(Body::new(chunks)), self.edge.store.gauge());
         self.store(Arc::new(object), None);
+    }
+}
+
+/// Waits until the followers of a windowed fill have caught up; false when there are none.
+async fn has_room(flight: &Flight) -> bool {
+    loop {
+        let room = std::future::poll_fn(|cx| flight.poll_room(cx));
+        match tokio::time::timeout(PACE_TIMEOUT, room).await {
+            Ok(has_room) => return has_room,
+            // Those who are no faster than others here are ended by their connection's write timeout.
+            Err(_) => flight.leave_laggards_behind(),
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! The fetch runs in a task of its own and *publishes* what it learns: the head and then chunk after
 //! chunk, or that there is nothing to share. Followers read at their own pace from the start, also
-//! those that come late. Chunks of a stored fill are all kept (their room is reserved); of a fill
-//! that lost its room only a window is kept, paced by the fastest follower.
+//! those that come late. Chunks of a stored fill are all kept (their room is reserved). A fill that
+//! lost its room keeps only what a follower still needs: its fetch waits for the slowest, for a while,
+//! then leaves behind who is more than a window behind the fastest.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,8 +19,9 @@ use crate::object::{Head, Object};
 use crate::origin::OriginError;
 use crate::rules::storable::NotStored;
 
-/// Bytes kept of a fill that is not stored.
-pub(super) const WINDOW_BYTES: u64 = 1024 * 1024;
+/// How far the fetch of a fill that is not stored may be ahead of its slowest follower. Not charged to
+/// the budget: with the origin connection's buffer it is the overhead of a fetch.
+pub(super) const WINDOW_BYTES: u64 = 64 * 1024;
 
 /// What a flight came to.
 #[derive(Clone, Debug)]
@@ -73,11 +75,17 @@ struct State {
     end: Option<End>,
     /// Set when the fill lost its room.
     is_windowed: bool,
-    /// How far the fastest follower is.
-    furthest: u64,
-    followers: usize,
-    waiters: Vec<Option<Waker>>,
+    readers: Vec<Slot>,
+    free: Vec<usize>,
     leader: Option<Waker>,
+}
+
+/// One who waits for the head or reads the body.
+#[derive(Debug, Default)]
+struct Slot {
+    waker: Option<Waker>,
+    /// What it needs from here on; `None`: nothing, it has left or was left behind.
+    position: Option<u64>,
 }
 
 /// See the module.
@@ -90,48 +98,45 @@ pub(super) struct Flight {
 impl Flight {
     /// Publishes what the flight came to; the first word counts.
     pub(super) fn publish(&self, published: Published) {
-        let waiters = {
-            let mut state = self.state.lock();
-            if state.published.is_some() {
-                return;
-            }
-            state.published = Some(published);
-            take_waiters(&mut state)
-        };
-        waiters.into_iter().for_each(Waker::wake);
+        self.change(|state| {
+            state.published.get_or_insert(published);
+        });
     }
 
     /// Adds a chunk for the followers.
     pub(super) fn push(&self, chunk: Bytes) {
-        let waiters = {
-            let mut state = self.state.lock();
+        self.change(|state| {
             state.received += chunk.len() as u64;
             let end = state.received;
             state.chunks.push_back(chunk);
             state.ends.push_back(end);
-            if state.is_windowed {
-                drop_behind_window(&mut state);
-            }
-            take_waiters(&mut state)
-        };
-        waiters.into_iter().for_each(Waker::wake);
+            state.drop_what_all_have();
+        });
     }
 
     /// Ends the body.
     pub(super) fn finish(&self, end: End) {
-        let waiters = {
-            let mut state = self.state.lock();
+        self.change(|state| {
             state.end.get_or_insert(end);
-            take_waiters(&mut state)
-        };
-        waiters.into_iter().for_each(Waker::wake);
+        });
     }
 
-    /// From now on only a window is kept.
+    /// From now on only what a follower still needs is kept.
     pub(super) fn keep_window_only(&self) {
-        let mut state = self.state.lock();
-        state.is_windowed = true;
-        drop_behind_window(&mut state);
+        self.change(|state| {
+            state.is_windowed = true;
+            state.drop_what_all_have();
+        });
+    }
+
+    /// Changes the state and wakes everybody.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let wakers: Vec<Waker> = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            state.readers.iter_mut().filter_map(|slot| slot.waker.take()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// All chunks so far.
@@ -139,76 +144,110 @@ impl Flight {
         self.state.lock().chunks.iter().cloned().collect()
     }
 
-    /// For a windowed fill: ready when the fastest follower is within the window; false when nobody
+    /// For a windowed fill: ready when the slowest follower is within the window; false when nobody
     /// follows any more.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.state.lock();
-        if state.followers == 0 {
-            return Poll::Ready(false);
+        match state.slowest() {
+            None => Poll::Ready(false),
+            Some(slowest) if state.received.saturating_sub(slowest) < WINDOW_BYTES => Poll::Ready(true),
+            Some(_) => {
+                state.leader = Some(cx.waker().clone());
+                Poll::Pending
+            }
         }
-        if state.received.saturating_sub(state.furthest) < WINDOW_BYTES {
-            return Poll::Ready(true);
-        }
-        state.leader = Some(cx.waker().clone());
-        Poll::Pending
     }
 
-    /// Waits for what the flight comes to.
-    pub(super) async fn published(self: &Arc<Self>) -> Published {
-        let mut ticket = Ticket { flight: self.clone(), index: None };
-        std::future::poll_fn(|cx| {
-            let mut state = ticket.flight.state.lock();
-            if let Some(published) = &state.published {
-                return Poll::Ready(published.clone());
+    /// Leaves behind who is more than a window behind the fastest.
+    pub(super) fn leave_laggards_behind(&self) {
+        self.change(|state| {
+            let fastest = state.readers.iter().filter_map(|slot| slot.position).max().unwrap_or(0);
+            let fastest = fastest.min(state.received);
+            for slot in &mut state.readers {
+                slot.position = slot.position.filter(|position| position + WINDOW_BYTES > fastest);
             }
-            wait(&mut state, &mut ticket.index, cx);
-            Poll::Pending
+            state.drop_what_all_have();
+        });
+    }
+
+    /// Joins the flight, before it is known what it comes to; everything is kept for who joined.
+    pub(super) fn join(self: &Arc<Self>) -> Reader {
+        self.reader(0)
+    }
+
+    /// Follows the body from `start` to `end` (`None`: its end, wherever that is).
+    pub(super) fn follow(self: &Arc<Self>, start: u64, end: Option<u64>) -> Follower {
+        Follower { reader: self.reader(start), next: start, end, done: false }
+    }
+
+    fn reader(self: &Arc<Self>, position: u64) -> Reader {
+        let mut state = self.state.lock();
+        let slot = Slot { waker: None, position: Some(position) };
+        let index = match state.free.pop() {
+            Some(index) => {
+                state.readers[index] = slot;
+                index
+            }
+            None => {
+                state.readers.push(slot);
+                state.readers.len() - 1
+            }
+        };
+        Reader { flight: self.clone(), index }
+    }
+}
+
+impl State {
+    fn slowest(&self) -> Option<u64> {
+        self.readers.iter().filter_map(|slot| slot.position).min()
+    }
+
+    fn drop_what_all_have(&mut self) {
+        if !self.is_windowed {
+            return;
+        }
+        let needed_from = self.slowest().unwrap_or(u64::MAX);
+        while self.ends.front().is_some_and(|end| *end <= needed_from) {
+            self.chunks.pop_front();
+            self.ends.pop_front();
+        }
+    }
+}
+
+/// A place among those who wait or read; given back on drop.
+#[derive(Debug)]
+pub(super) struct Reader {
+    flight: Arc<Flight>,
+    index: usize,
+}
+
+impl Reader {
+    /// Waits for what the flight comes to.
+    pub(super) async fn published(&self) -> Published {
+        std::future::poll_fn(|cx| {
+            let mut state = self.flight.state.lock();
+            match &state.published {
+                Some(published) => Poll::Ready(published.clone()),
+                None => {
+                    state.readers[self.index].waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
         })
         .await
     }
-
-    /// Follows the body from `range.start` to `range.end` (`None`: its end, wherever that is).
-    pub(super) fn follow(self: &Arc<Self>, start: u64, end: Option<u64>) -> Follower {
-        self.state.lock().followers += 1;
-        Follower { ticket: Ticket { flight: self.clone(), index: None }, next: start, end, done: false }
-    }
 }
 
-fn take_waiters(state: &mut State) -> Vec<Waker> {
-    state.waiters.iter_mut().filter_map(Option::take).collect()
-}
-
-fn wait(state: &mut State, index: &mut Option<usize>, cx: &Context<'_>) {
-    match *index {
-        Some(index) => state.waiters[index] = Some(cx.waker().clone()),
-        None => {
-            *index = Some(state.waiters.len());
-            state.waiters.push(Some(cx.waker().clone()));
-        }
-    }
-}
-
-fn drop_behind_window(state: &mut State) {
-    while let Some(end) = state.ends.front() {
-        if state.received - end < WINDOW_BYTES {
-            return;
-        }
-        state.chunks.pop_front();
-        state.ends.pop_front();
-    }
-}
-
-/// A place among the waiters of a flight.
-#[derive(Debug)]
-struct Ticket {
-    flight: Arc<Flight>,
-    index: Option<usize>,
-}
-
-impl Drop for Ticket {
+impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(index) = self.index {
-            self.flight.state.lock().waiters[index] = None;
+        let leader = {
+            let mut state = self.flight.state.lock();
+            state.readers[self.index] = Slot::default();
+            state.free.push(self.index);
+            state.leader.take()
+        };
+        if let Some(leader) = leader {
+            leader.wake();
         }
     }
 }
@@ -216,7 +255,7 @@ impl Drop for Ticket {
 /// One reader of a flight's body.
 #[derive(Debug)]
 pub(super) struct Follower {
-    ticket: Ticket,
+    reader: Reader,
     next: u64,
     end: Option<u64>,
     done: bool,
@@ -236,12 +275,14 @@ impl Follower {
         if self.is_done() {
             return Poll::Ready(None);
         }
-        let mut state = self.ticket.flight.state.lock();
+        let mut state = self.reader.flight.state.lock();
         if self.next < state.received {
             return Poll::Ready(Some(match slice(&state, self.next..self.end.unwrap_or(u64::MAX)) {
                 Some(chunk) => {
                     self.next += chunk.len() as u64;
-                    state.furthest = state.furthest.max(self.next);
+                    let slot = &mut state.readers[self.reader.index];
+                    slot.position = slot.position.map(|_| self.next);
+                    state.drop_what_all_have();
                     let leader = state.leader.take();
                     drop(state);
                     if let Some(leader) = leader {
@@ -257,7 +298,7 @@ impl Follower {
         }
         match &state.end {
             None => {
-                wait(&mut state, &mut self.ticket.index, cx);
+                state.readers[self.reader.index].waker = Some(cx.waker().clone());
                 Poll::Pending
             }
             Some(end) => {
@@ -269,19 +310,6 @@ impl Follower {
                     End::Broken(why) => Some(Err(BodyError::Flight(why.clone()))),
                 })
             }
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let leader = {
-            let mut state = self.ticket.flight.state.lock();
-            state.followers -= 1;
-            state.leader.take()
-        };
-        if let Some(leader) = leader {
-            leader.wake();
         }
     }
 }
@@ -337,20 +365,73 @@ mod tests {
         assert!(read(&mut known).await.unwrap().is_err());
     }
 
+    async fn room(flight: &Flight) -> bool {
+        poll_fn(|cx| flight.poll_room(cx)).await
+    }
+
+    fn has_room_now(flight: &Flight) -> bool {
+        let waker = std::task::Waker::noop();
+        flight.poll_room(&mut Context::from_waker(waker)).is_ready()
+    }
+
     #[tokio::test]
-    async fn a_window_is_paced_by_the_fastest_and_leaves_the_slowest_behind() {
+    async fn a_window_waits_for_the_slowest_until_it_is_left_behind() {
         let flight = Arc::new(Flight::default());
         flight.keep_window_only();
         let mut fast = flight.follow(0, None);
         let mut slow = flight.follow(0, None);
         let chunk = Bytes::from(vec![7; WINDOW_BYTES as usize / 2]);
-        for _ in 0..4 {
-            assert!(poll_fn(|cx| flight.poll_room(cx)).await);
+        for _ in 0..2 {
+            assert!(room(&flight).await);
             flight.push(chunk.clone());
             assert!(read(&mut fast).await.unwrap().is_ok());
         }
+        assert!(!has_room_now(&flight), "the slow one has read nothing");
+        flight.leave_laggards_behind();
+        assert!(room(&flight).await);
         assert!(matches!(read(&mut slow).await, Some(Err(BodyError::OutOfWindow))));
+        flight.push(chunk.clone());
+        assert!(read(&mut fast).await.unwrap().is_ok());
         drop((fast, slow));
-        assert!(!poll_fn(|cx| flight.poll_room(cx)).await);
+        assert!(!room(&flight).await, "nobody is left");
+    }
+
+    #[tokio::test]
+    async fn a_single_slow_follower_of_a_window_gets_everything() {
+        let flight = Arc::new(Flight::default());
+        let chunk = Bytes::from(vec![7; WINDOW_BYTES as usize * 3]);
+        flight.push(chunk.clone());
+        let mut only = flight.follow(0, None);
+        flight.keep_window_only();
+        flight.leave_laggards_behind();
+        assert!(!has_room_now(&flight));
+        assert_eq!(read(&mut only).await.unwrap().unwrap().len(), chunk.len());
+        assert!(room(&flight).await);
+    }
+
+    #[tokio::test]
+    async fn a_range_far_ahead_does_not_hold_a_window_up() {
+        let flight = Arc::new(Flight::default());
+        flight.keep_window_only();
+        let mut ahead = flight.follow(10 * WINDOW_BYTES, Some(10 * WINDOW_BYTES + 1));
+        for _ in 0..11 {
+            assert!(room(&flight).await);
+            flight.push(Bytes::from(vec![7; WINDOW_BYTES as usize]));
+        }
+        assert_eq!(read(&mut ahead).await.unwrap().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_joined_is_waited_for() {
+        let flight = Arc::new(Flight::default());
+        let joined = flight.join();
+        flight.keep_window_only();
+        assert!(has_room_now(&flight), "somebody is there");
+        flight.push(Bytes::from_static(b"abc"));
+        flight.publish(Published::Unshared);
+        assert!(matches!(joined.published().await, Published::Unshared));
+        let mut follower = flight.follow(0, Some(3));
+        drop(joined);
+        assert_eq!(read(&mut follower).await.unwrap().unwrap(), "abc");
     }
 }

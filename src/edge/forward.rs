@@ -81,9 +81,8 @@ impl Edge {
             headers.append(&CDN_LOOP, id);
         }
         if !client.is_behind_proxy {
-            for name in [&X_FORWARDED_FOR, &super::X_FORWARDED_HOST, &FORWARDED, &super::X_REAL_IP] {
-                headers.remove(name);
-            }
+            let claimed: Vec<_> = headers.keys().filter(|name| tells_of_the_client(name)).cloned().collect();
+            remove_all(headers, &claimed);
         }
         let scheme = admitted.scheme.as_str();
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
@@ -154,6 +153,22 @@ fn condition(headers: &mut HeaderMap, base: &Object) {
     if let Some(modified) = stored.get(header::LAST_MODIFIED) {
         headers.insert(header::IF_MODIFIED_SINCE, modified.clone());
     }
+}
+
+/// Fields by which a proxy tells an origin what it knows of a client or of its URL. Of anybody else they
+/// are claims, and none is part of the cache key.
+fn tells_of_the_client(name: &header::HeaderName) -> bool {
+    const OTHERS: [&str; 8] = [
+        "forwarded",
+        "front-end-https",
+        "true-client-ip",
+        "x-client-ip",
+        "x-original-host",
+        "x-original-url",
+        "x-real-ip",
+        "x-rewrite-url",
+    ];
+    name.as_str().starts_with("x-forwarded") || OTHERS.contains(&name.as_str())
 }
 
 /// Adds a member to a list field and keeps it on one line: many servers read only the first.

@@ -46,34 +46,33 @@ impl Edge {
         {
             return self.forward_range(admitted, parts, fwd).await;
         }
-        let mut base = base;
         for attempt in 0..=ATTEMPTS {
-            let is_alone =
-                attempt == ATTEMPTS || (base.is_none() && self.collapse.is_unshared(key, self.clock.now()));
+            let is_alone = attempt == ATTEMPTS || self.collapse.is_unshared(key, self.clock.now());
             let join = if is_alone {
                 Ok(Join::Lead(Lead::alone()))
             } else {
                 self.collapse.join(key, &parts.headers, || find_fresh(self, &admitted.key, &parts.headers))
             };
-            let (flight, private) = match join {
+            let (reader, flight, private) = match join {
                 Err(found) => {
                     let response = self.hit(admitted, parts, &found, std::time::Instant::now());
                     return (Outcome::Hit, response);
                 }
-                Ok(Join::Follow(flight)) => (flight, None),
+                Ok(Join::Follow(flight)) => (flight.join(), flight, None),
                 Ok(Join::Lead(lead)) => {
-                    let (flight, private) = self.launch(admitted, &parts.headers, base.clone(), lead);
-                    (flight, Some(private))
+                    let flight = lead.flight.clone();
+                    // Joined before the fetch begins, which would find nobody to fetch for.
+                    let reader = flight.join();
+                    let private = self.launch(admitted, &parts.headers, base.clone(), lead);
+                    (reader, flight, Some(private))
                 }
             };
             let is_leader = private.is_some();
-            let published = flight.published().await;
+            let published = reader.published().await;
             let asked = Fetched { admitted, parts, fwd, is_leader };
             if let Some(answered) = self.land(&asked, &flight, published, private).await {
                 return answered;
             }
-            // The flight came to nothing for this request; what is stored may have changed.
-            base = None;
         }
         let error = OriginError::Malformed("its answers could not be used".into());
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
@@ -87,8 +86,7 @@ impl Edge {
         request: &HeaderMap,
         base: Option<Arc<Object>>,
         lead: Lead,
-    ) -> (Arc<Flight>, oneshot::Receiver<Private>) {
-        let flight = lead.flight.clone();
+    ) -> oneshot::Receiver<Private> {
         let (private, receiver) = oneshot::channel();
         let fill = Fill {
             edge: self.clone(),
@@ -99,7 +97,7 @@ impl Edge {
             private: Some(private),
         };
         tokio::spawn(fill.run());
-        (flight, receiver)
+        receiver
     }
 
     /// Revalidates in the background, unless somebody does already.
@@ -263,7 +261,7 @@ impl Edge {
                 if !news.contains_key(header::DATE) {
                     news.insert(header::DATE, date::format(response_time.as_secs_floor()));
                 }
-                let mut headers = stored.clone();
+                let mut headers = base.head.fields();
                 update::merge_304(&mut headers, &news, treatment.policy.set_cookie);
                 let exchange = Exchange {
                     method: &Method::GET,

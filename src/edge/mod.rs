@@ -68,9 +68,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const LARDER_DEBUG: HeaderName = HeaderName::from_static("larder-debug");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The data path of a node; one for all workers.
 #[derive(Debug)]

@@ -42,10 +42,12 @@ pub(super) enum Reason {
     OnlyIfCached,
     /// No refusal of the client's: it is sent to https.
     HttpsRedirect,
+    /// The head has too many fields.
+    TooManyFields,
 }
 
 impl Reason {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::BadHost,
         Self::HostMismatch,
         Self::Userinfo,
@@ -62,6 +64,7 @@ impl Reason {
         Self::Origin,
         Self::OnlyIfCached,
         Self::HttpsRedirect,
+        Self::TooManyFields,
     ];
 
     /// A stable word.
@@ -83,6 +86,7 @@ impl Reason {
             Self::Origin => "origin",
             Self::OnlyIfCached => "only-if-cached",
             Self::HttpsRedirect => "https-redirect",
+            Self::TooManyFields => "too-many-fields",
         }
     }
 

@@ -66,7 +66,16 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// One member of `Cache-Status`.
 pub(super) fn cache_status(node: &str, status: &CacheStatus<'_>) -> HeaderValue {
+    cache_status_after(None, node, status)
+}
+
+/// The same, behind what caches nearer to the origin said.
+fn cache_status_after(before: Option<&HeaderValue>, node: &str, status: &CacheStatus<'_>) -> HeaderValue {
     let mut value = Vec::with_capacity(64);
+    if let Some(before) = before {
+        value.extend_from_slice(before.as_bytes());
+        value.extend_from_slice(b", ");
+    }
     status.write(node, &mut value);
     HeaderValue::from_maybe_shared(Bytes::from(value)).unwrap_or(HeaderValue::from_static("larder"))
 }
@@ -158,10 +167,13 @@ fn finish_head(headers: &mut HeaderMap, serving: &Serving<'_>, head: &Head, age:
             headers.remove(name);
         }
     }
-    if let Some(age) = age {
-        headers.insert(header::AGE, age);
-    }
-    headers.append(&CACHE_STATUS, cache_status(serving.node, &serving.status));
+    match age {
+        Some(age) => headers.insert(header::AGE, age),
+        None => headers.remove(header::AGE),
+    };
+    let before = headers.get(&CACHE_STATUS).filter(|value| !value.is_empty());
+    let value = cache_status_after(before, serving.node, &serving.status);
+    headers.insert(&CACHE_STATUS, value);
     for_client(headers, serving.admitted);
 }
 

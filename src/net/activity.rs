@@ -35,6 +35,12 @@ pub(super) enum Expired {
 pub(super) struct Activity {
     started: Instant,
     is_h2: AtomicBool,
+    /// Whether a request's head was ever complete.
+    has_begun: AtomicBool,
+    /// Whether bytes came during a response: perhaps the begin of the next request.
+    read_while_busy: AtomicBool,
+    /// Whether such bytes are the request's own body.
+    has_body: AtomicBool,
     in_flight: AtomicU32,
     head_since: AtomicU64,
     idle_since: AtomicU64,
@@ -59,6 +65,9 @@ impl Activity {
         Self {
             started: Instant::now(),
             is_h2: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
+            read_while_busy: AtomicBool::new(false),
+            has_body: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             head_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
@@ -80,13 +89,15 @@ impl Activity {
 
     pub(super) fn set_h2(&self) {
         self.is_h2.store(true, Relaxed);
-        self.idle_since.store(self.now_ms(), Relaxed);
     }
 
     /// A request's head is complete.
     #[inline]
-    pub(super) fn begin(&self) {
+    pub(super) fn begin(&self, has_body: bool) {
         self.in_flight.fetch_add(1, Relaxed);
+        self.has_begun.store(true, Relaxed);
+        self.has_body.store(has_body, Relaxed);
+        self.read_while_busy.store(false, Relaxed);
         self.head_since.store(0, Relaxed);
     }
 
@@ -94,17 +105,24 @@ impl Activity {
     #[inline]
     pub(super) fn end(&self) {
         if self.in_flight.fetch_sub(1, Relaxed) == 1 {
-            self.idle_since.store(self.now_ms(), Relaxed);
+            let now = self.now_ms();
+            self.idle_since.store(now, Relaxed);
+            if self.read_while_busy.load(Relaxed) {
+                self.head_since.store(now, Relaxed);
+            }
         }
     }
 
     /// Bytes came in.
     #[inline]
     pub(super) fn on_read(&self) {
-        if self.in_flight.load(Relaxed) == 0
-            && self.head_since.load(Relaxed) == 0
-            && !self.is_h2.load(Relaxed)
-        {
+        // On HTTP/2 reads are also pings and window updates; there only the first head is awaited.
+        if self.is_h2.load(Relaxed) {
+            return;
+        }
+        if self.in_flight.load(Relaxed) > 0 {
+            self.read_while_busy.store(!self.has_body.load(Relaxed), Relaxed);
+        } else if self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.now_ms(), Relaxed);
         }
     }
@@ -181,10 +199,10 @@ impl Activity {
         if head != 0 {
             return Some((head + ms(limits.header_timeout), Expired::Header));
         }
-        match self.idle_since.load(Relaxed) {
-            0 => Some((1 + ms(limits.header_timeout), Expired::Header)),
-            idle => Some((idle + ms(limits.idle_timeout), Expired::Idle)),
+        if !self.has_begun.load(Relaxed) {
+            return Some((1 + ms(limits.header_timeout), Expired::Header));
         }
+        Some((self.idle_since.load(Relaxed) + ms(limits.idle_timeout), Expired::Idle))
     }
 
     fn stalled_stream(&self, write_timeout_ms: u64) -> Option<(u64, Expired)> {
@@ -230,7 +248,7 @@ mod tests {
         assert_eq!(what(&activity), Some(Expired::Header));
         activity.on_read();
         assert_eq!(what(&activity), Some(Expired::Header));
-        activity.begin();
+        activity.begin(false);
         assert_eq!(what(&activity), None);
         activity.on_write(false);
         assert_eq!(what(&activity), Some(Expired::WriteStall));
@@ -247,7 +265,7 @@ mod tests {
     fn a_stream_that_takes_no_more_is_a_stall_and_one_that_waits_for_its_source_is_not() {
         let activity = Activity::new();
         activity.set_h2();
-        activity.begin();
+        activity.begin(false);
         let stream = activity.open_stream().unwrap();
         assert!(activity.deadline(&limits()).is_none());
         activity.on_stream(stream, true);

@@ -25,12 +25,15 @@ use super::metrics::End;
 use super::{ConnInfo, Handler, Phase};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Between two looks at a preface that comes in pieces; rare enough to be simple.
+/// Between the first two looks at a preface that comes in pieces; then twice as long each time.
 const PREFACE_RETRY: Duration = Duration::from_millis(10);
+const PREFACE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// What an HTTP/2 stream may have buffered between the body and the connection's window.
 const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// What hyper may buffer of a connection in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// A handshake that has begun when the node drains has this long.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// After GOAWAY an idle HTTP/2 client has this long to close.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
@@ -53,7 +56,15 @@ pub(super) async fn serve<H: Handler>(
     let header_timeout = server.limits.header_timeout;
     let info = ConnInfo { peer, local, tls: "" };
     let Some(acceptor) = tls else {
-        let protocol = match timeout(header_timeout, detect(&stream)).await {
+        let mut drains = phase.clone();
+        let detected = async {
+            tokio::select! {
+                protocol = detect(&stream) => protocol,
+                // Opened ahead of time, as browsers do, and still unused: nobody misses it.
+                _ = drains.changed() => None,
+            }
+        };
+        let protocol = match timeout(header_timeout, detected).await {
             Ok(Some(protocol)) => protocol,
             Ok(None) => return,
             Err(_) => return server.metrics.ended(End::Expired(Expired::Header)),
@@ -75,7 +86,17 @@ async fn serve_tls<H: Handler>(
     let (peer, header_timeout) = (info.peer, server.limits.header_timeout);
     let io = TrackedIo::new(stream, activity.clone());
     // Boxed, so that the handshake's state is gone when the connection idles.
-    match Box::pin(timeout(header_timeout, acceptor.accept(io))).await {
+    let mut drains = phase.clone();
+    let handshake = async {
+        tokio::select! {
+            accepted = acceptor.accept(io) => accepted,
+            () = async {
+                let _ = drains.changed().await;
+                tokio::time::sleep(DRAIN_GRACE).await;
+            } => Err(std::io::ErrorKind::TimedOut.into()),
+        }
+    };
+    match Box::pin(timeout(header_timeout, handshake)).await {
         Ok(Ok(io)) => {
             let session = io.get_ref().1;
             let is_tls13 = session.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
@@ -97,14 +118,16 @@ async fn serve_tls<H: Handler>(
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 without taking a byte; `None`: the client left.
 async fn detect(stream: &TcpStream) -> Option<Protocol> {
     let mut head = [0; PREFACE.len()];
+    let mut pause = PREFACE_RETRY;
     loop {
         let n = stream.peek(&mut head).await.ok()?;
         match n {
             0 => return None,
             n if !PREFACE.starts_with(&head[..n]) => return Some(Protocol::Http1),
             n if n == PREFACE.len() => return Some(Protocol::Http2),
-            _ => tokio::time::sleep(PREFACE_RETRY).await,
+            _ => tokio::time::sleep(pause).await,
         }
+        pause = (pause * 2).min(PREFACE_RETRY_MAX);
     }
 }
 
@@ -126,7 +149,7 @@ async fn speak<H: Handler, I>(
         let (handler, activity) = (server.handler.clone(), activity.clone());
         let (body_limit, body_timeout) = (limits.request_body_bytes, limits.body_timeout);
         service_fn(move |request: Request<Incoming>| {
-            activity.begin();
+            activity.begin(!http_body::Body::is_end_stream(request.body()));
             let request = request.map(|body| RequestBody::new(body, body_limit, body_timeout));
             // Made before the handler runs: when the client leaves and hyper drops this future,
             // the request still ends for the connection's deadlines.

@@ -14,8 +14,8 @@ use tokio_rustls::TlsConnector;
 use super::error::OriginError;
 use super::{OutBody, ServerConfig};
 
-/// The longest response head taken from an origin.
-const MAX_HEAD_BYTES: usize = 256 * 1024;
+/// The longest response head taken from an origin, and what is read ahead of its body.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Connections of one name are tried one after another, each for its share of the time.
 const MAX_ADDRESSES: usize = 4;
 

@@ -13,6 +13,7 @@ mod error;
 mod metrics;
 mod pool;
 mod tls;
+mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ use super::connect::connect;
 use super::error::OriginError;
 use super::metrics::ServerCounters;
 use super::tls::{OriginTlsError, connector};
+use super::upload::Upload;
 use super::{Balance, Config, OutBody, ServerConfig, ServerStatus, no_body};
 use crate::telemetry::worker_slot;
 
@@ -267,11 +268,13 @@ impl Server {
         // has no body and may be repeated is then sent once more, over a new connection.
         let again = may_repeat(&request).then(|| copy_head(&request));
         let is_reused = lease.is_reused;
-        let sent = timeout(config.first_byte_timeout, lease.sender.try_send_request(request)).await;
+        let (request, upload) = Upload::watch(request);
+        let sending = lease.sender.try_send_request(request);
+        let sent = upload.within(config.first_byte_timeout, sending).await;
         let failed = match sent {
             Ok(Ok(response)) => return Ok(wrap(response, lease, config)),
             Ok(Err(failed)) => failed,
-            Err(_) => return Err((OriginError::FirstByteTimeout, None)),
+            Err(()) => return Err((OriginError::FirstByteTimeout, None)),
         };
         let mut failed = failed;
         let retry = failed.take_message().or(again).filter(|_| is_reused);

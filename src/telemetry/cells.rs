@@ -90,7 +90,7 @@ impl Histogram {
     /// Writes one series, in seconds.
     pub fn encode(&self, series: usize, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let at = |i: usize| self.cells.sum(series * SERIES_WIDTH + i);
-        let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+        let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip((0..BUCKETS).map(at)).collect();
         let count = buckets.iter().map(|(_, n)| n).sum();
         encoder.encode_histogram::<NoLabelSet>(at(BUCKETS) as f64 / 1e6, count, &buckets, None)
