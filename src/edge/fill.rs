@@ -13,12 +13,12 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
-use super::Edge;
 use super::admit::Admitted;
 use super::collapse::Lead;
 use super::flight::{End, Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::respond::content_length;
+use super::{Edge, framing};
 use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Charge, Head, Object, charged_chunk};
 use crate::origin::{OriginBody, OriginError};
 use crate::rules::key::CacheKey;
@@ -97,7 +97,7 @@ impl Fill {
         let request_time = self.edge.clock.now();
         let mut response = self.admitted.treatment.origin.send(request).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
-        check_framing(&mut response, reject_unknown)?;
+        framing::check(&mut response, reject_unknown)?;
         Ok(Answer { response, request_time, response_time: self.edge.clock.now() })
     }
 
@@ -355,42 +355,6 @@ fn ensure_date(headers: &mut HeaderMap, now: Millis) {
     if !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, date::format(now.as_secs_floor()));
     }
-}
-
-/// A transfer coding other than `chunked` is either refused or read to the connection's end and
-/// stripped; one that might hide the message's end is always refused.
-pub(super) fn check_framing(
-    response: &mut Response<OriginBody>,
-    reject_unknown: bool,
-) -> Result<(), OriginError> {
-    if response.status().is_informational() {
-        // 101: nobody asked for another protocol.
-        return Err(OriginError::Malformed("its answer is not final".into()));
-    }
-    let headers = response.headers_mut();
-    let codings: Vec<Bytes> = headers
-        .get_all(header::TRANSFER_ENCODING)
-        .iter()
-        .map(|value| Bytes::from(value.as_bytes().to_ascii_lowercase()))
-        .collect();
-    let is_harmless = match codings.as_slice() {
-        [] => true,
-        [one] if &**one == b"chunked" => true,
-        [one] => {
-            let known = [&b"chunked"[..], b"gzip", b"deflate", b"compress"];
-            !reject_unknown && !known.iter().any(|k| one.windows(k.len()).any(|w| w == *k))
-        }
-        _ => false,
-    };
-    if !is_harmless {
-        return Err(OriginError::Malformed("its transfer coding is not understood".into()));
-    }
-    let is_chunked = headers.remove(header::TRANSFER_ENCODING).is_some();
-    if is_chunked && headers.remove(header::CONTENT_LENGTH).is_some() {
-        // Two ends are one too many (RFC 9112 §6.3): the chunks count, the connection is done.
-        response.body_mut().close_connection();
-    }
-    Ok(())
 }
 
 /// The key that a fill stores under; for the store's second look.

@@ -14,7 +14,7 @@ use super::fill::{Fill, Private, find_fresh};
 use super::flight::{Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::refusal::{Reason, Refusal};
-use super::{Edge, Outcome, fill, respond};
+use super::{Edge, Outcome, framing, respond};
 use crate::object::{Head, Object};
 use crate::origin::OriginError;
 use crate::rules::cache_status::{CacheStatus, Fwd};
@@ -292,7 +292,7 @@ impl Edge {
         match admitted.treatment.origin.send(request).await {
             Ok(mut response) => {
                 let reject = admitted.treatment.reject_unknown_transfer_coding;
-                if let Err(error) = fill::check_framing(&mut response, reject) {
+                if let Err(error) = framing::check(&mut response, reject) {
                     return self.unanswered(parts, &error, error.status(), status);
                 }
                 on_answer(&response);

@@ -26,6 +26,7 @@ pub mod config;
 mod fill;
 mod flight;
 mod forward;
+mod framing;
 mod inspect;
 mod lookup;
 mod metrics;
@@ -291,7 +292,7 @@ impl Edge {
         match self.pass(admitted, parts, body).await {
             Ok(mut response) => {
                 let reject = admitted.treatment.reject_unknown_transfer_coding;
-                if let Err(error) = fill::check_framing(&mut response, reject) {
+                if let Err(error) = framing::check(&mut response, reject) {
                     return self.unanswered(parts, &error, error.status(), &status);
                 }
                 if invalidate::invalidates(&parts.method, response.status()) {

@@ -6,6 +6,7 @@
 //!
 //! Not here: which fields a request to the origin carries, what is stored (`edge`, `rules`).
 
+mod balance;
 mod body;
 mod connect;
 mod dir;

@@ -16,13 +16,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::balance;
 use super::body::OriginBody;
 use super::connect::connect;
 use super::error::OriginError;
 use super::metrics::ServerCounters;
 use super::tls::{OriginTlsError, connector};
 use super::upload::Upload;
-use super::{Balance, Config, OutBody, ServerConfig, ServerStatus, no_body};
+use super::{Config, OutBody, ServerConfig, ServerStatus, no_body};
 use crate::telemetry::worker_slot;
 
 /// A pooled connection that has closed is noticed this soon when it is taken out.
@@ -54,7 +55,7 @@ struct Idle {
 }
 
 pub(super) struct Server {
-    config: ServerConfig,
+    pub(super) config: ServerConfig,
     permits: Arc<Semaphore>,
     max_connections: usize,
     waiting: AtomicUsize,
@@ -139,7 +140,8 @@ impl HttpOrigin {
         config: &Config,
         request: Request<OutBody>,
     ) -> Result<Response<OriginBody>, OriginError> {
-        let order = self.order(config.balance, &request);
+        let turn = self.next.fetch_add(1, Relaxed);
+        let order = balance::order(config.balance, &self.servers, &self.schedule, turn, &request);
         let mut request = request;
         let mut attempt = 0;
         loop {
@@ -157,44 +159,6 @@ impl HttpOrigin {
                 _ => return Err(error),
             }
         }
-    }
-
-    /// The servers in the order in which they are tried.
-    fn order(&self, balance: Balance, request: &Request<OutBody>) -> Vec<usize> {
-        if self.servers.len() == 1 {
-            return vec![0];
-        }
-        let turn = self.next.fetch_add(1, Relaxed);
-        let nth = |n: usize| self.schedule[(turn + n) % self.schedule.len()];
-        let first = match balance {
-            Balance::RoundRobin => nth(0),
-            Balance::LeastRequests => {
-                let (a, b) = (nth(0), nth(1));
-                let load = |i: usize| self.servers[i].in_flight() + self.servers[i].waiting();
-                if load(b) < load(a) { b } else { a }
-            }
-            Balance::Hash => return self.rendezvous(request),
-        };
-        let rest = (0..self.servers.len()).filter(|i| *i != first);
-        std::iter::once(first).chain(rest).collect()
-    }
-
-    /// Highest random weight (Thaler and Ravishankar, 1998): a server that leaves moves only its own
-    /// URLs.
-    fn rendezvous(&self, request: &Request<OutBody>) -> Vec<usize> {
-        let score = |i: usize| {
-            let server = &self.servers[i];
-            let text =
-                format!("{}\n{}\n{:?}", server.url(), request.uri(), request.headers().get(header::HOST));
-            let hash = blake3::hash(text.as_bytes());
-            let mut low = [0; 8];
-            low.copy_from_slice(&hash.as_bytes()[..8]);
-            let uniform = (u64::from_le_bytes(low) >> 11) as f64 / (1u64 << 53) as f64;
-            -f64::from(server.config.weight) / uniform.max(f64::MIN_POSITIVE).ln()
-        };
-        let mut order: Vec<_> = (0..self.servers.len()).map(|i| (score(i), i)).collect();
-        order.sort_by(|a, b| b.0.total_cmp(&a.0));
-        order.into_iter().map(|(_, i)| i).collect()
     }
 
     pub(super) fn sweep(&self, idle_timeout: Duration) {

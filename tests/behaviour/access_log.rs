@@ -38,6 +38,9 @@ fn each_request_is_a_line_of_json() {
     request("TRACE", "/c").to(&node).assert_status(405);
 
     eventually("four lines", || lines(&file).len() == 4);
+    for line in lines(&file) {
+        assert_eq!(line["complete"], true, "every one of them was read to its end: {line}");
+    }
     let lines = lines(&file);
     for (line, wanted) in lines.iter().zip([
         &["GET", "/a", "200", "miss", "test.example", "127.0.0.1"] as &[_],

@@ -41,4 +41,5 @@ mod soak;
 mod stale;
 mod timeouts;
 mod tls;
+mod unstored;
 mod vary;
