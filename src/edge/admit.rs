@@ -13,7 +13,7 @@ use super::config::{Config, Site, Treatment};
 use super::refusal::{Reason, Refusal};
 use crate::net::{ConnInfo, RequestBody};
 use crate::rules::invalidate::Target;
-use crate::rules::key::{self, CacheKey, Scheme};
+use crate::rules::key::{self, BadTarget, CacheKey, Scheme};
 
 /// A request that may be answered.
 #[derive(Debug)]
@@ -195,10 +195,6 @@ fn authority(parts: &Parts) -> Result<&str, Refusal> {
     }
     let host = host.map(HeaderValue::to_str).transpose().map_err(|_| bad_host("Host is not ASCII"))?;
     let of_target = parts.uri.authority().map(http::uri::Authority::as_str);
-    if of_target.is_some_and(|authority| authority.contains('@')) || host.is_some_and(|h| h.contains('@')) {
-        let detail = "user information in a URL is not supported";
-        return Err(Refusal::new(Reason::Userinfo, StatusCode::BAD_REQUEST, detail).closing());
-    }
     match (of_target, host) {
         (Some(authority), None) if parts.version >= Version::HTTP_2 => Ok(authority),
         (_, Some(host)) => Ok(host),
@@ -213,6 +209,7 @@ fn check_absolute_form(parts: &Parts, host: &str, scheme: Scheme) -> Result<(), 
     if let Some(authority) = parts.uri.authority() {
         match key::normalize_host(authority.as_str(), scheme) {
             Ok(of_target) if of_target == host => {}
+            Err(error @ BadTarget::UserInfo) => return Err(bad_authority(&error)),
             _ => return mismatch("the target names another host than Host does"),
         }
     }
@@ -223,6 +220,16 @@ fn check_absolute_form(parts: &Parts, host: &str, scheme: Scheme) -> Result<(), 
         return mismatch("the target names another scheme than the connection's");
     }
     Ok(())
+}
+
+fn bad_authority(error: &BadTarget) -> Refusal {
+    match error {
+        BadTarget::UserInfo => {
+            let detail = "user information in a URL is not supported";
+            Refusal::new(Reason::Userinfo, StatusCode::BAD_REQUEST, detail).closing()
+        }
+        error => bad_host(&error.to_string()),
+    }
 }
 
 fn bad_host(detail: &str) -> Refusal {

@@ -30,6 +30,8 @@ const PREFACE_RETRY: Duration = Duration::from_millis(10);
 const PREFACE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// What an HTTP/2 stream may have buffered between the body and the connection's window.
 const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// hyper's own limit; any other makes it set up its table of fields for each request.
+const HYPER_MAX_HEADERS: usize = 100;
 /// What hyper may buffer of a connection in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// A handshake that has begun when the node drains has this long.
@@ -164,8 +166,11 @@ async fn speak<H: Handler, I>(
     let io = TokioIo::new(io);
     let result = match protocol {
         Protocol::Http1 => {
-            let conn = http1::Builder::new()
-                .max_headers(limits.header_count)
+            let mut builder = http1::Builder::new();
+            if limits.header_count != HYPER_MAX_HEADERS {
+                builder.max_headers(limits.header_count);
+            }
+            let conn = builder
                 .max_header_size(limits.header_bytes)
                 .max_buf_size(limits.header_bytes.max(BUFFER_BYTES))
                 .header_read_timeout(None)
@@ -242,7 +247,9 @@ async fn drive<H: Handler>(
             conn.as_mut().graceful_shutdown();
         }
         let event = {
+            let watched = phase.clone();
             let mut changed = pin!(phase.changed());
+            let mut is_watching = false;
             poll_fn(|cx| {
                 if let Poll::Ready(result) = conn.as_mut().poll(cx) {
                     return Poll::Ready(Event::Done(result));
@@ -250,7 +257,14 @@ async fn drive<H: Handler>(
                 if let Poll::Ready(expired) = watchdog.as_mut().poll_expired(cx) {
                     return Poll::Ready(Event::Expired(expired));
                 }
-                changed.as_mut().poll(cx).map(|_| Event::Phase)
+                // Polled once, to be woken; then a look at the version is enough, and costs no lock.
+                if !std::mem::replace(&mut is_watching, true) {
+                    return changed.as_mut().poll(cx).map(|_| Event::Phase);
+                }
+                match watched.has_changed() {
+                    Ok(false) => Poll::Pending,
+                    Ok(true) | Err(_) => Poll::Ready(Event::Phase),
+                }
             })
             .await
         };
@@ -282,12 +296,14 @@ struct Watchdog<'a, H> {
     server: &'a Server<H>,
     sleep: Pin<Box<Sleep>>,
     armed_ms: u64,
+    /// Whether the timer knows this task and its time.
+    is_registered: bool,
 }
 
 impl<'a, H: Handler> Watchdog<'a, H> {
     fn new(activity: &'a Activity, server: &'a Server<H>) -> Self {
         let sleep = Box::pin(sleep(server.limits.idle_timeout));
-        Self { activity, server, sleep, armed_ms: u64::MAX }
+        Self { activity, server, sleep, armed_ms: u64::MAX, is_registered: false }
     }
 
     fn poll_expired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Expired> {
@@ -298,7 +314,12 @@ impl<'a, H: Handler> Watchdog<'a, H> {
             {
                 self.arm(at_ms);
             }
-            if self.sleep.as_mut().poll(cx).is_pending() {
+            // A registered timer need not be polled to be asked.
+            if std::mem::replace(&mut self.is_registered, true) {
+                if !self.sleep.is_elapsed() {
+                    return Poll::Pending;
+                }
+            } else if self.sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             let now_ms = self.activity.now_ms();
@@ -315,6 +336,7 @@ impl<'a, H: Handler> Watchdog<'a, H> {
 
     fn arm(&mut self, at_ms: u64) {
         self.armed_ms = at_ms;
+        self.is_registered = false;
         let at = self.activity.started() + Duration::from_millis(at_ms);
         self.sleep.as_mut().reset(Instant::from_std(at));
     }

@@ -10,6 +10,10 @@ use tokio::net::TcpStream;
 
 use super::activity::Activity;
 
+/// A head and a body up to here go out by one `send`: copying them costs less than a `writev` does
+/// beyond it.
+const SMALL_BYTES: usize = 2048;
+
 /// A TCP stream whose reads and writes are noted in an [`Activity`], and which lingers when it is
 /// shut down.
 #[derive(Debug)]
@@ -56,7 +60,18 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if total > SMALL_BYTES {
+            let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+            return self.noted(result);
+        }
+        let mut small = [0; SMALL_BYTES];
+        let mut filled = 0;
+        for buf in bufs {
+            small[filled..filled + buf.len()].copy_from_slice(buf);
+            filled += buf.len();
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, &small[..filled]);
         self.noted(result)
     }
 
