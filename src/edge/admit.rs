@@ -209,7 +209,7 @@ fn check_absolute_form(parts: &Parts, host: &str, scheme: Scheme) -> Result<(), 
     if let Some(authority) = parts.uri.authority() {
         match key::normalize_host(authority.as_str(), scheme) {
             Ok(of_target) if of_target == host => {}
-            Err(error @ BadTarget::UserInfo) => return Err(bad_authority(&error)),
+            Err(error @ BadTarget::UserInfo) => return Err(bad_authority(error)),
             _ => return mismatch("the target names another host than Host does"),
         }
     }
@@ -222,7 +222,7 @@ fn check_absolute_form(parts: &Parts, host: &str, scheme: Scheme) -> Result<(), 
     Ok(())
 }
 
-fn bad_authority(error: &BadTarget) -> Refusal {
+fn bad_authority(error: BadTarget) -> Refusal {
     match error {
         BadTarget::UserInfo => {
             let detail = "user information in a URL is not supported";
