@@ -46,6 +46,7 @@ impl Edge {
         {
             return self.forward_range(admitted, parts, fwd).await;
         }
+        let mut base = base;
         for attempt in 0..=ATTEMPTS {
             let is_alone = attempt == ATTEMPTS || self.collapse.is_unshared(key, self.clock.now());
             let join = if is_alone {
@@ -73,6 +74,8 @@ impl Edge {
             if let Some(answered) = self.land(&asked, &flight, published, private).await {
                 return answered;
             }
+            // What the flight took out of the store is not asked about again.
+            base = base.filter(|base| self.store.holds(base));
         }
         let error = OriginError::Malformed("its answers could not be used".into());
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };

@@ -149,6 +149,12 @@ impl Store {
         }
     }
 
+    /// Whether this very object is still stored.
+    pub fn holds(&self, object: &Arc<Object>) -> bool {
+        let entry = self.get(&object.head.key);
+        entry.is_some_and(|entry| entry.variants.iter().any(|stored| Arc::ptr_eq(stored, object)))
+    }
+
     /// Forgets one variant, if it is still the stored one.
     pub fn remove(&self, object: &Arc<Object>) {
         self.memory.update(object.head.key.hash(), |old| {
