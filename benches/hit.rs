@@ -151,7 +151,7 @@ fn request() -> Request<RequestBody> {
 
 fn steps(c: &mut Criterion) {
     let clock = Clock::start();
-    let store = Store::new(store::Config { memory_bytes: 64 << 20, max_object_bytes: 16 << 20, workers: 0 });
+    let store = open_store(clock);
     let object = stored(&store, clock);
     store.insert(object.clone(), 64);
     let key = object.head.key.clone();

@@ -10,9 +10,8 @@
 //!    its charge with it, so that pinned bytes count against the memory budget.
 //! 5. *Gone*: the last response ends, the charge is given back.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -23,6 +22,10 @@ use crate::rules::freshness::Freshness;
 use crate::rules::key::CacheKey;
 use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
+
+mod body;
+
+pub use body::{Answer, Body, Growing, Lost, Pages, Part, PartReader, Place, Reader, Sum};
 
 /// Bytes that count against the memory budget for as long as this lives.
 #[derive(Debug)]
@@ -91,55 +94,6 @@ pub fn charged_chunk(data: &[u8], charge: Charge) -> Bytes {
     Bytes::from_owner(ChargedChunk { data: data.into(), _charge: charge })
 }
 
-/// A complete body: chunks in order, shared by all who serve it.
-#[derive(Debug, Default)]
-pub struct Body {
-    chunks: Box<[Bytes]>,
-    /// Offset of the end of each chunk.
-    ends: Box<[u64]>,
-}
-
-impl Body {
-    /// A body of these chunks.
-    pub fn new(chunks: Vec<Bytes>) -> Self {
-        let mut end = 0;
-        let ends = chunks.iter().map(|chunk| {
-            end += chunk.len() as u64;
-            end
-        });
-        Self { ends: ends.collect(), chunks: chunks.into_boxed_slice() }
-    }
-
-    /// Length in bytes.
-    #[inline]
-    pub fn len(&self) -> u64 {
-        self.ends.last().copied().unwrap_or(0)
-    }
-
-    /// Whether there is no byte.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The longest slice that begins at `range.start` and lies in one chunk and in the range.
-    #[inline]
-    pub fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
-        if range.start >= range.end {
-            return None;
-        }
-        let index = self.ends.partition_point(|end| *end <= range.start);
-        let chunk = self.chunks.get(index)?;
-        let chunk_start = self.ends[index] - chunk.len() as u64;
-        let from = (range.start - chunk_start) as usize;
-        let to = ((range.end - chunk_start) as usize).min(chunk.len());
-        Some(chunk.slice(from..to))
-    }
-
-    fn weight(&self) -> u64 {
-        self.len() + self.chunks.len() as u64 * CHUNK_OVERHEAD_BYTES
-    }
-}
-
 /// The head of a shared response: what is known of it before its body is.
 #[derive(Debug)]
 pub struct Head {
@@ -158,6 +112,9 @@ pub struct Head {
     pub variant: VariantKey,
     /// How long it may be served.
     pub freshness: Freshness,
+    /// The store's count when its fetch began: of two responses to the same requests the higher one
+    /// stays.
+    pub version: u64,
     last_modified: Option<i64>,
     date: Option<i64>,
 }
@@ -180,6 +137,7 @@ impl Head {
             last_modified: secs(header::LAST_MODIFIED),
             date: secs(header::DATE),
             origin_age: None,
+            version: 0,
             key,
             status,
             headers,
@@ -227,6 +185,7 @@ impl Head {
             vary: self.vary.clone(),
             variant: self.variant.clone(),
             freshness: self.freshness.clone(),
+            version: self.version,
             last_modified: self.last_modified,
             date: self.date,
         }
@@ -250,7 +209,8 @@ pub struct Object {
     pub body: Arc<Body>,
     must_revalidate: AtomicBool,
     last_used_ms: AtomicI64,
-    _head_charge: Charge,
+    inline: OnceLock<(u32, Place)>,
+    _charge: Charge,
 }
 
 /// What a stored object costs beside its body and its header text: the structs, their reference
@@ -265,10 +225,40 @@ impl Object {
         Self {
             must_revalidate: AtomicBool::new(false),
             last_used_ms: AtomicI64::new(head.freshness.response_time.0),
-            _head_charge: Charge::new(gauge, head.weight()),
+            inline: OnceLock::new(),
+            _charge: Charge::new(gauge, head.weight() + body.uncharged_weight()),
             head,
             body,
         }
+    }
+
+    /// The same body under a renewed head: what a 304 makes of it.
+    #[must_use]
+    pub fn renewed(&self, head: Arc<Head>, gauge: &Arc<AtomicU64>) -> Self {
+        let renewed = Self::new(head, self.body.clone(), gauge);
+        if let Some((segment, place)) = self.inline() {
+            renewed.set_inline(segment, place);
+        }
+        renewed
+    }
+
+    /// Where its body is: `memory` or `disk`.
+    #[inline]
+    pub fn tier(&self) -> &'static str {
+        match self.body.parts().first() {
+            Some(part) if !part.pages().is_resident() => "disk",
+            _ => "memory",
+        }
+    }
+
+    /// Notes where a copy of its heap body is in the log: segment and place. The first word counts.
+    pub fn set_inline(&self, segment: u32, place: Place) {
+        let _ = self.inline.set((segment, place));
+    }
+
+    /// What [`Object::set_inline`] noted.
+    pub fn inline(&self) -> Option<(u32, Place)> {
+        self.inline.get().copied()
     }
 
     /// Marks it to be revalidated before its next use (RFC 9111 §4.4); never undone, a
@@ -344,19 +334,6 @@ mod tests {
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         assert_eq!(compact(&headers), headers);
-    }
-
-    #[test]
-    fn slices_never_cross_a_chunk_nor_the_range() {
-        let chunks = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defgh")];
-        let body = Body::new(chunks);
-        assert_eq!(body.len(), 8);
-        assert_eq!(body.slice(&(1..8)).unwrap(), "bc");
-        assert_eq!(body.slice(&(3..5)).unwrap(), "de");
-        assert_eq!(body.slice(&(7..8)).unwrap(), "h");
-        assert_eq!(body.slice(&(8..8)), None);
-        assert_eq!(body.slice(&(8..9)), None);
-        assert!(Body::default().is_empty());
     }
 
     #[test]

@@ -134,6 +134,10 @@ pub(super) struct Limits {
 pub(super) struct Store {
     pub(super) path: PathBuf,
     pub(super) memory: Size,
+    pub(super) disk: Size,
+    pub(super) segment: Size,
+    pub(super) memory_object: Size,
+    pub(super) admission: String,
     pub(super) max_object: Size,
 }
 

@@ -79,15 +79,33 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         },
         metrics: raw.metrics.address.parse().ok(),
         limits: limits(&raw.limits),
-        store: store::Config {
-            memory_bytes,
-            max_object_bytes: raw.store.max_object.of(memory_bytes).min(memory_bytes / 2),
-            workers,
-        },
+        store: store_config(&raw.store, memory_bytes, workers),
         store_path: raw.store.path,
         origins: raw.origin.iter().map(origin_config).collect(),
         sites: raw.site.iter().map(site_config).collect(),
         access_log: AccessLogConfig { output: log_output(&raw.access_log.output) },
+    }
+}
+
+fn store_config(raw: &raw::Store, memory_bytes: u64, workers: usize) -> store::Config {
+    let disk_bytes = raw.disk.of(0);
+    // Memory is smaller than disks are: of it, the same share is five times as much.
+    let (whole, most) =
+        if disk_bytes > 0 { (disk_bytes, disk_bytes / 4) } else { (5 * memory_bytes, memory_bytes / 4) };
+    store::Config {
+        memory_bytes,
+        max_object_bytes: raw.max_object.of(whole).min(most),
+        workers,
+        disk: store::DiskConfig {
+            path: (disk_bytes > 0).then(|| raw.path.clone()),
+            bytes: disk_bytes,
+            segment_bytes: raw.segment.of(0),
+            memory_object_bytes: raw.memory_object.of(0),
+            admission: match raw.admission.as_str() {
+                "second-hit" => store::Admission::SecondHit,
+                _ => store::Admission::All,
+            },
+        },
     }
 }
 

@@ -200,15 +200,15 @@ const STORE: &[Setting] = &[
         r#""25%""#,
         "Budget of the memory tier; of the machine or the cgroup",
     ),
-    later("disk", size(0, 1024 * TIB), "Budget of the disk tier; 0: memory only"),
-    later("segment", size(MIB, 4 * GIB), "Size of a segment file"),
-    later("memory_object", size(0, GIB), "Larger bodies are served from the disk tier"),
-    later("admission", Kind::OneOf(&["all", "second-hit"]), "What enters the disk tier"),
+    setting("disk", size(0, 1024 * TIB), r#""20GiB""#, "What the disk tier takes at most; 0: memory only"),
+    setting("segment", size(MIB, 2 * GIB), r#""64MiB""#, "Size of a segment file; at most a sixteenth of disk"),
+    setting("memory_object", size(0, 64 * MIB), r#""32KiB""#, "Larger bodies are served from the disk tier"),
+    setting("admission", Kind::OneOf(&["all", "second-hit"]), r#""all""#, "What enters the disk tier"),
     setting(
         "max_object",
         Kind::Size { min: KIB, max: TIB, percent: true },
-        r#""25%""#,
-        "The largest response that is stored; a share is of the tier",
+        r#""5%""#,
+        "The largest response that is stored; a share is of disk; where that is 0, of five times memory",
     ),
 ];
 

@@ -24,6 +24,9 @@ pub enum BodyError {
     /// The fetch that this request follows broke.
     #[error("the shared fetch broke off: {0}")]
     Flight(Arc<str>),
+    /// The store can't read what it has.
+    #[error(transparent)]
+    Lost(#[from] object::Lost),
     /// This client is too slow for a response that is not stored.
     #[error("the client fell out of the window of a response that is not stored")]
     OutOfWindow,
@@ -33,14 +36,14 @@ pub enum BodyError {
 #[derive(Debug)]
 pub(super) enum Part {
     Bytes(Bytes),
-    Stored(Arc<object::Body>, Range<u64>),
+    Stored(object::Reader),
 }
 
 #[derive(Debug)]
 enum Kind {
     Empty,
     Bytes(Bytes),
-    Stored(Arc<object::Body>, Range<u64>),
+    Stored(object::Reader),
     Parts(VecDeque<Part>),
     Flight(Follower),
     Origin(OriginBody),
@@ -63,7 +66,7 @@ impl Body {
     }
 
     pub(super) fn stored(body: Arc<object::Body>, range: Range<u64>) -> Self {
-        Self { kind: Kind::Stored(body, range), record: None }
+        Self { kind: Kind::Stored(object::Reader::new(body, range)), record: None }
     }
 
     pub(super) fn parts(parts: VecDeque<Part>) -> Self {
@@ -89,31 +92,25 @@ impl Body {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
             }
-            Kind::Stored(body, left) => Poll::Ready(next_slice(body, left).map(Ok)),
-            Kind::Parts(parts) => Poll::Ready(next_part(parts).map(Ok)),
+            Kind::Stored(reader) => reader.poll_next(cx).map(|next| next.map(|slice| Ok(slice?))),
+            Kind::Parts(parts) => poll_parts(parts, cx),
             Kind::Flight(follower) => follower.poll_next(cx),
             Kind::Origin(body) => poll_origin(body, cx),
         }
     }
 }
 
-fn next_slice(body: &object::Body, left: &mut Range<u64>) -> Option<Bytes> {
-    let slice = body.slice(left)?;
-    left.start += slice.len() as u64;
-    Some(slice)
-}
-
-fn next_part(parts: &mut VecDeque<Part>) -> Option<Bytes> {
-    loop {
-        let slice = match parts.front_mut()? {
-            Part::Bytes(bytes) => Some(std::mem::take(bytes)).filter(|b| !b.is_empty()),
-            Part::Stored(body, left) => next_slice(body, left),
+fn poll_parts(parts: &mut VecDeque<Part>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    while let Some(part) = parts.front_mut() {
+        match part {
+            Part::Bytes(bytes) if !bytes.is_empty() => return Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Part::Stored(reader) if reader.left() > 0 => {
+                return reader.poll_next(cx).map(|next| next.map(|slice| Ok(slice?)));
+            }
+            Part::Bytes(_) | Part::Stored(_) => parts.pop_front(),
         };
-        if slice.is_some() {
-            return slice;
-        }
-        parts.pop_front();
     }
+    Poll::Ready(None)
 }
 
 fn poll_origin(body: &mut OriginBody, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
@@ -163,7 +160,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Bytes(bytes) => bytes.is_empty(),
-            Kind::Stored(_, left) => left.is_empty(),
+            Kind::Stored(reader) => reader.left() == 0,
             Kind::Parts(parts) => parts.is_empty(),
             Kind::Flight(follower) => follower.is_done(),
             Kind::Origin(body) => body.is_end_stream(),
@@ -174,7 +171,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Stored(_, left) => SizeHint::with_exact(left.end - left.start),
+            Kind::Stored(reader) => SizeHint::with_exact(reader.left()),
             Kind::Parts(parts) => SizeHint::with_exact(parts.iter().map(part_len).sum()),
             Kind::Flight(follower) => follower.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Origin(body) => body.size_hint(),
@@ -185,6 +182,6 @@ impl http_body::Body for Body {
 fn part_len(part: &Part) -> u64 {
     match part {
         Part::Bytes(bytes) => bytes.len() as u64,
-        Part::Stored(_, left) => left.end - left.start,
+        Part::Stored(reader) => reader.left(),
     }
 }

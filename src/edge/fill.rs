@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::sync::oneshot;
@@ -19,22 +18,17 @@ use super::flight::{End, Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::respond::content_length;
 use super::{Edge, framing};
-use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Charge, Head, Object, charged_chunk};
+use crate::object::{Head, Object};
 use crate::origin::{OriginBody, OriginError};
 use crate::rules::key::CacheKey;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
 use crate::rules::vary::{self, Vary, VaryRule};
 use crate::rules::{date, hop, storable, update};
+use crate::store::{Deposit, NoRoom};
 
 /// How long a fill that is not stored waits for slow followers before it goes on without them.
 const PACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a chunk is taken to hold when the room for a body's chunks is estimated.
-const TYPICAL_CHUNK_BYTES: u64 = 4096;
-/// Room is taken in such steps while a body's length is unknown.
-const RESERVE_STEP_BYTES: u64 = 256 * 1024;
-/// A body up to here is stored as one chunk, which a hit hands on with one slice.
-const ONE_CHUNK_BYTES: u64 = 128 * 1024;
 
 /// Fields towards the origin that name the client.
 const PER_CLIENT: [header::HeaderName; 2] = [super::X_FORWARDED_FOR, super::FORWARDED];
@@ -63,6 +57,8 @@ struct Answer {
     response: Response<OriginBody>,
     request_time: Millis,
     response_time: Millis,
+    /// The store's count when the origin was asked.
+    version: u64,
 }
 
 impl Fill {
@@ -82,7 +78,7 @@ impl Fill {
         match (answer, base) {
             (Err(error), base) => self.failed(error, base),
             (Ok(answer), Some(base)) if answer.response.status() == StatusCode::NOT_MODIFIED => {
-                self.refreshed(&answer, &base);
+                self.refreshed(&answer, &base).await;
             }
             (Ok(answer), Some(base)) if is_failure(answer.response.status()) && self.may_be_stale(&base) => {
                 let fwd_status = Some(answer.response.status().as_u16());
@@ -95,10 +91,11 @@ impl Fill {
     async fn ask(&self, base: Option<&Object>) -> Result<Answer, OriginError> {
         let request = self.edge.to_origin(&self.admitted, &Method::GET, &self.request, Purpose::Fill(base));
         let request_time = self.edge.clock.now();
+        let version = self.edge.store.version();
         let mut response = self.admitted.treatment.origin.send(request).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
         framing::check(&mut response, reject_unknown)?;
-        Ok(Answer { response, request_time, response_time: self.edge.clock.now() })
+        Ok(Answer { response, request_time, response_time: self.edge.clock.now(), version })
     }
 
     fn may_be_stale(&self, base: &Object) -> bool {
@@ -114,7 +111,7 @@ impl Fill {
     }
 
     /// A 304: the stored body under a renewed head (RFC 9111 §4.3.4).
-    fn refreshed(&self, answer: &Answer, base: &Arc<Object>) {
+    async fn refreshed(&self, answer: &Answer, base: &Arc<Object>) {
         let set_cookie = self.admitted.treatment.policy.set_cookie;
         let mut news = answer.response.headers().clone();
         hop::strip_response(&mut news);
@@ -148,11 +145,16 @@ impl Fill {
             self.edge.store.remove(base);
             return self.lead.flight.publish(Published::Aborted);
         };
-        let head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-        let object = Arc::new(Object::new(Arc::new(head), base.body.clone(), self.edge.store.gauge()));
+        let mut head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
+        head.version = answer.version;
+        let object = Arc::new(base.renewed(Arc::new(head), self.edge.store.gauge()));
         if is_stored {
             self.edge.collapse.mark_shared(object.head.key.hash(), &object.head.vary);
-            self.store(object.clone(), Some(base));
+            self.load_siblings(&object.head).await;
+            if base.head.vary != object.head.vary || base.head.variant != object.head.variant {
+                self.edge.store.remove(base);
+            }
+            self.edge.store.refresh(object.clone(), self.admitted.treatment.max_variants);
         } else {
             self.edge.store.remove(base);
         }
@@ -172,19 +174,18 @@ impl Fill {
         }
     }
 
-    fn store(&self, object: Arc<Object>, replaces: Option<&Arc<Object>>) {
-        if let Some(old) = replaces
-            && (old.head.vary != object.head.vary || old.head.variant != object.head.variant)
-        {
-            self.edge.store.remove(old);
+    /// Other variants of the key, which one entry holds together, are brought into memory before it
+    /// changes.
+    async fn load_siblings(&self, head: &Head) {
+        if !head.vary.is_empty() && self.edge.store.get(&head.key).is_none() {
+            self.edge.store.load(&head.key).await;
         }
-        self.edge.store.insert(object, self.admitted.treatment.max_variants);
     }
 
     /// A whole answer: shared and stored, or the leader's own.
     async fn filled(mut self, answer: Answer) {
         match self.accept(&answer) {
-            Ok((head, charge)) => self.stream(answer.response.into_body(), Arc::new(head), charge).await,
+            Ok((head, deposit)) => self.stream(answer.response.into_body(), Arc::new(head), deposit).await,
             Err(why) => {
                 let key = self.admitted.key.hash();
                 let is_too_large = why == Unshared::TooLarge;
@@ -200,7 +201,7 @@ impl Fill {
     }
 
     /// Decides whether an answer is stored, and takes its room.
-    fn accept(&self, answer: &Answer) -> Result<(Head, Charge), Unshared> {
+    fn accept(&self, answer: &Answer) -> Result<(Head, Option<Deposit>), Unshared> {
         let policy = &self.admitted.treatment.policy;
         let status = answer.response.status();
         let mut headers = answer.response.headers().clone();
@@ -221,11 +222,12 @@ impl Fill {
         storable::prepare(&mut headers, policy.set_cookie);
         let selecting = self.selecting(&headers).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
         let size = answer.response.body().size_hint();
-        let charge = match size.exact() {
-            Some(length) => self.reserve(length),
-            None => self.reserve(0),
+        let deposit = match self.edge.store.deposit(self.admitted.key.hash(), size.exact()) {
+            Ok(deposit) => Some(deposit),
+            // Shared by all who ask while it comes.
+            Err(NoRoom::NotAdmitted) => None,
+            Err(NoRoom::TooLarge) => return Err(Unshared::TooLarge),
         };
-        let charge = charge.ok_or(Unshared::TooLarge)?;
         // Copied: what was parsed is a slice of the connection's buffer.
         let origin_age =
             headers.remove(header::AGE).and_then(|age| HeaderValue::from_bytes(age.as_bytes()).ok());
@@ -241,24 +243,19 @@ impl Fill {
         let key = self.admitted.key.clone();
         let mut head = Head::new(key, status, headers, selecting, freshness);
         head.origin_age = origin_age;
-        Ok((head, charge))
-    }
-
-    fn reserve(&self, length: u64) -> Option<Charge> {
-        if length > self.edge.store.max_object_bytes() {
-            return None;
-        }
-        let chunks = length / TYPICAL_CHUNK_BYTES + 1;
-        self.edge.store.reserve(length + chunks * CHUNK_OVERHEAD_BYTES)
+        head.version = answer.version;
+        Ok((head, deposit))
     }
 
     /// Streams the body to the followers and, once it is complete, stores it.
-    async fn stream(mut self, mut body: OriginBody, head: Arc<Head>, mut room: Charge) {
+    async fn stream(mut self, mut body: OriginBody, head: Arc<Head>, mut deposit: Option<Deposit>) {
         let flight = self.lead.flight.clone();
         self.edge.collapse.mark_shared(head.key.hash(), &head.vary);
-        flight.publish(Published::Streaming(head.clone()));
+        flight.publish(Published::Streaming(head.clone(), deposit.is_some()));
+        if deposit.is_none() {
+            flight.keep_window_only();
+        }
         let mut received = 0;
-        let mut is_stored = true;
         loop {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
             let data = match frame {
@@ -274,18 +271,22 @@ impl Fill {
                 }
             };
             received += data.len() as u64;
-            if is_stored && !self.make_room(&mut room, data.len() as u64, received) {
-                is_stored = false;
-                self.edge.collapse.mark_unshared(head.key.hash(), self.edge.clock.now(), true);
-                self.lead.leave();
-                flight.keep_window_only();
-            }
-            if is_stored {
-                let charge = room.split(data.len() as u64 + CHUNK_OVERHEAD_BYTES);
-                let chunk = charged_chunk(&data, charge);
+            if let Some(taker) = &mut deposit {
+                let Some(chunk) = taker.push(&data).await else {
+                    deposit = None;
+                    self.is_too_large(&head);
+                    if !has_room(&flight).await {
+                        return flight.finish(End::Broken("nobody is left to read it".into()));
+                    }
+                    flight.push(data);
+                    continue;
+                };
+                if let Some(growing) = taker.growing() {
+                    flight.release(growing);
+                }
                 if body.is_end_stream() {
                     // Stored before the last byte goes out: who has it all and asks again hits.
-                    self.complete(&head, Some(&chunk), received, room);
+                    self.complete(&head, deposit.take(), received).await;
                     self.lead.leave();
                     flight.push(chunk);
                     return flight.finish(End::Complete);
@@ -297,39 +298,35 @@ impl Fill {
                 return flight.finish(End::Broken("nobody is left to read it".into()));
             }
         }
-        if is_stored {
-            self.complete(&head, None, received, room);
-        }
+        self.complete(&head, deposit.take(), received).await;
         self.lead.leave();
         flight.finish(End::Complete);
     }
 
-    fn make_room(&self, room: &mut Charge, chunk: u64, received: u64) -> bool {
-        let need = chunk + CHUNK_OVERHEAD_BYTES;
-        if received > self.edge.store.max_object_bytes() {
-            return false;
-        }
-        room.bytes() >= need || self.edge.store.grow(room, need.max(RESERVE_STEP_BYTES))
+    /// It outgrew the store: who comes now fetches on their own.
+    fn is_too_large(&mut self, head: &Head) {
+        self.edge.collapse.mark_unshared(head.key.hash(), self.edge.clock.now(), true);
+        self.lead.leave();
+        self.lead.flight.keep_window_only();
     }
 
-    /// Stores what the followers have, and the last chunk that they do not have yet.
-    fn complete(&self, head: &Arc<Head>, last: Option<&Bytes>, received: u64, mut room: Charge) {
-        let mut chunks = self.lead.flight.chunks();
-        chunks.extend(last.cloned());
-        if chunks.len() > 1 && received <= ONE_CHUNK_BYTES {
-            let whole = chunks.concat();
-            if self.edge.store.grow(&mut room, received + CHUNK_OVERHEAD_BYTES) {
-                let charge = room.split(received + CHUNK_OVERHEAD_BYTES);
-                chunks = vec![charged_chunk(&whole, charge)];
-            }
+    /// Stores what was received.
+    async fn complete(&self, head: &Arc<Head>, deposit: Option<Deposit>, received: u64) {
+        let Some(deposit) = deposit else { return };
+        let growing = deposit.growing().cloned();
+        let Some(mut complete) = deposit.complete().await else { return };
+        if let Some(growing) = growing {
+            self.lead.flight.release(&growing);
         }
         let mut head = head.clone();
         if content_length(&head.headers).is_none() && head.status != StatusCode::NO_CONTENT {
             // The length that was unknown when the head went out.
             head = Arc::new(head.with_length(received));
         }
-        let object = Object::new(head, Arc::new(Body::new(chunks)), self.edge.store.gauge());
-        self.store(Arc::new(object), None);
+        self.load_siblings(&head).await;
+        let body = std::mem::take(&mut complete.body);
+        let object = Object::new(head, Arc::new(body), self.edge.store.gauge());
+        self.edge.store.insert(Arc::new(object), self.admitted.treatment.max_variants, complete);
     }
 }
 

@@ -2,20 +2,21 @@
 //!
 //! The fetch runs in a task of its own and *publishes* what it learns: the head and then chunk after
 //! chunk, or that there is nothing to share. Followers read at their own pace from the start, also
-//! those that come late. Chunks of a stored fill are all kept (their room is reserved). A fill that
-//! lost its room keeps only what a follower still needs: its fetch waits for the slowest, for a while,
-//! then leaves behind who is more than a window behind the fastest.
+//! those that come late. Chunks of a small stored fill are all kept (their room is reserved); those of
+//! a larger one until they are written to the log, from where they are read then. A fill that is not
+//! stored keeps only what a follower still needs: its fetch waits for the slowest, for a while, then
+//! leaves behind who is more than a window behind the fastest.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::body::BodyError;
-use crate::object::{Head, Object};
+use crate::object::{Growing, Head, Object, PartReader};
 use crate::origin::OriginError;
 use crate::rules::storable::NotStored;
 
@@ -26,8 +27,8 @@ pub(super) const WINDOW_BYTES: u64 = 64 * 1024;
 /// What a flight came to.
 #[derive(Clone, Debug)]
 pub(super) enum Published {
-    /// A response for all whose Vary matches; the body follows.
-    Streaming(Arc<Head>),
+    /// A response for all whose Vary matches; the body follows. Whether it is stored, as far as is known.
+    Streaming(Arc<Head>, bool),
     /// The stored response was confirmed by a 304.
     Refreshed(Arc<Object>),
     /// The origin failed; the stored response may be served stale.
@@ -73,6 +74,8 @@ struct State {
     ends: VecDeque<u64>,
     received: u64,
     end: Option<End>,
+    /// What is written to the log can be read from there.
+    stored: Option<Arc<Growing>>,
     /// Set when the fill lost its room.
     is_windowed: bool,
     readers: Vec<Slot>,
@@ -129,6 +132,17 @@ impl Flight {
         });
     }
 
+    /// What is written to the log is read from there: forgets the chunks of it.
+    pub(super) fn release(&self, stored: &Arc<Growing>) {
+        let written = stored.written();
+        let mut state = self.state.lock();
+        state.stored.get_or_insert_with(|| stored.clone());
+        while state.ends.front().is_some_and(|end| *end <= written) {
+            state.chunks.pop_front();
+            state.ends.pop_front();
+        }
+    }
+
     /// Changes the state and wakes everybody.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let wakers: Vec<Waker> = {
@@ -137,11 +151,6 @@ impl Flight {
             state.readers.iter_mut().filter_map(|slot| slot.waker.take()).collect()
         };
         wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// All chunks so far.
-    pub(super) fn chunks(&self) -> Vec<Bytes> {
-        self.state.lock().chunks.iter().cloned().collect()
     }
 
     /// For a windowed fill: ready when the slowest follower is within the window; false when nobody
@@ -177,7 +186,7 @@ impl Flight {
 
     /// Follows the body from `start` to `end` (`None`: its end, wherever that is).
     pub(super) fn follow(self: &Arc<Self>, start: u64, end: Option<u64>) -> Follower {
-        Follower { reader: self.reader(start), next: start, end, done: false }
+        Follower { reader: self.reader(start), next: start, end, done: false, parts: PartReader::default() }
     }
 
     fn reader(self: &Arc<Self>, position: u64) -> Reader {
@@ -259,6 +268,7 @@ pub(super) struct Follower {
     next: u64,
     end: Option<u64>,
     done: bool,
+    parts: PartReader,
 }
 
 impl Follower {
@@ -271,30 +281,42 @@ impl Follower {
         self.end.map(|end| end - self.next)
     }
 
+    /// Notes what was read, and wakes a fetch that waits for that.
+    fn advance(&mut self, mut state: MutexGuard<'_, State>, bytes: usize) {
+        self.next += bytes as u64;
+        let slot = &mut state.readers[self.reader.index];
+        slot.position = slot.position.map(|_| self.next);
+        state.drop_what_all_have();
+        let leader = state.leader.take();
+        drop(state);
+        if let Some(leader) = leader {
+            leader.wake();
+        }
+    }
+
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         if self.is_done() {
             return Poll::Ready(None);
         }
-        let mut state = self.reader.flight.state.lock();
+        let flight = self.reader.flight.clone();
+        let mut state = flight.state.lock();
+        let wanted = self.next..self.end.unwrap_or(u64::MAX);
         if self.next < state.received {
-            return Poll::Ready(Some(match slice(&state, self.next..self.end.unwrap_or(u64::MAX)) {
-                Some(chunk) => {
-                    self.next += chunk.len() as u64;
-                    let slot = &mut state.readers[self.reader.index];
-                    slot.position = slot.position.map(|_| self.next);
-                    state.drop_what_all_have();
-                    let leader = state.leader.take();
-                    drop(state);
-                    if let Some(leader) = leader {
-                        leader.wake();
-                    }
-                    Ok(chunk)
-                }
-                None => {
-                    self.done = true;
-                    Err(BodyError::OutOfWindow)
-                }
-            }));
+            if let Some(chunk) = slice(&state, &wanted) {
+                self.advance(state, chunk.len());
+                return Poll::Ready(Some(Ok(chunk)));
+            }
+            let part = state.stored.as_ref().and_then(|stored| stored.part_at(self.next));
+            drop(state);
+            let read = match part {
+                Some(part) => ready!(self.parts.poll_slice(cx, &part, &wanted)).map_err(BodyError::from),
+                None => Err(BodyError::OutOfWindow),
+            };
+            match &read {
+                Ok(chunk) => self.advance(flight.state.lock(), chunk.len()),
+                Err(_) => self.done = true,
+            }
+            return Poll::Ready(Some(read));
         }
         match &state.end {
             None => {
@@ -315,7 +337,7 @@ impl Follower {
 }
 
 /// What is there at the start of `wanted`; `None`: it has fallen out of the window.
-fn slice(state: &State, wanted: Range<u64>) -> Option<Bytes> {
+fn slice(state: &State, wanted: &Range<u64>) -> Option<Bytes> {
     let index = state.ends.partition_point(|end| *end <= wanted.start);
     let chunk = state.chunks.get(index)?;
     let chunk_start = state.ends[index] - chunk.len() as u64;

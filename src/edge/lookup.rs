@@ -11,6 +11,7 @@ use crate::rules::directives::Directives;
 use crate::rules::freshness::State;
 use crate::rules::request;
 use crate::rules::time::Millis;
+use crate::store::Entry;
 
 /// What was found.
 pub(super) enum Found {
@@ -22,6 +23,8 @@ pub(super) enum Found {
     Revalidate(Arc<Object>),
     /// The URL is stored, but not for requests like this one.
     OtherVariant,
+    /// Perhaps on disk: to be loaded.
+    Cold,
     /// Nothing.
     Absent,
     /// Nothing usable, and the client wants nothing else (RFC 9111 §5.2.1.7).
@@ -31,7 +34,27 @@ pub(super) enum Found {
 impl Edge {
     #[inline]
     pub(super) fn lookup(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
-        let found = self.find(admitted, request, now);
+        match self.store.get(&admitted.key) {
+            None if self.store.may_load(&admitted.key) => Found::Cold,
+            entry => self.judge(entry.as_deref(), admitted, request, now),
+        }
+    }
+
+    /// The same once what is on disk has been read.
+    pub(super) async fn load(&self, admitted: &Admitted, request: &HeaderMap) -> Found {
+        let entry = self.store.load(&admitted.key).await;
+        let found = self.judge(entry.as_deref(), admitted, request, self.clock.now());
+        match found {
+            Found::Fresh(object) | Found::Stale(object) if !object.body.is_readable().await => {
+                self.judge(None, admitted, request, self.clock.now())
+            }
+            found => found,
+        }
+    }
+
+    #[inline]
+    fn judge(&self, entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
+        let found = self.find(entry, request, now);
         if !admitted.treatment.policy.honor_request_cache_control {
             return found;
         }
@@ -57,8 +80,8 @@ impl Edge {
     }
 
     #[inline]
-    fn find(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
-        let Some(entry) = self.store.get(&admitted.key) else { return Found::Absent };
+    fn find(&self, entry: Option<&Entry>, request: &HeaderMap, now: Millis) -> Found {
+        let Some(entry) = entry else { return Found::Absent };
         let Some(object) = entry.select(request) else { return Found::OtherVariant };
         if object.is_invalidated() {
             return Found::Revalidate(object.clone());

@@ -130,11 +130,11 @@ impl Edge {
         let Fetched { admitted, parts, fwd, is_leader } = *asked;
         let is_mine = |head: &Head| head.vary.is_empty() || head.vary.key(&parts.headers) == head.variant;
         match published {
-            Published::Streaming(head) if is_mine(&head) => {
+            Published::Streaming(head, stored) if is_mine(&head) => {
                 let status = CacheStatus {
                     fwd: Some(fwd),
                     fwd_status: Some(head.status.as_u16()),
-                    stored: true,
+                    stored,
                     collapsed: !is_leader,
                     ..CacheStatus::default()
                 };
@@ -277,9 +277,11 @@ impl Edge {
                 let Ok(freshness) = policy::decide(&exchange, &treatment.policy) else { return };
                 headers.remove(header::AGE);
                 let selecting = (base.head.vary.clone(), base.head.variant.clone());
-                let head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-                let object = Object::new(Arc::new(head), base.body.clone(), self.store.gauge());
-                self.store.insert(Arc::new(object), treatment.max_variants);
+                let mut head =
+                    Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
+                head.version = base.head.version;
+                let object = base.renewed(Arc::new(head), self.store.gauge());
+                self.store.refresh(Arc::new(object), treatment.max_variants);
             }
         }
     }

@@ -90,6 +90,8 @@ enum Step {
     Pass(Fwd),
     /// HEAD of what is not fresh: forwarded as HEAD.
     Head(Option<Arc<Object>>),
+    /// From the disk, perhaps.
+    Load,
     /// From the store, as it is.
     Hit(Arc<Object>),
     /// From the store, stale, while one fetch revalidates.
@@ -182,8 +184,13 @@ impl Edge {
             return Step::Pass(Fwd::Bypass);
         }
         let now = self.clock.at(started);
+        Self::step_for(self.lookup(admitted, &parts.headers, now), parts)
+    }
+
+    fn step_for(found: Found, parts: &Parts) -> Step {
         let is_head = parts.method == Method::HEAD;
-        match self.lookup(admitted, &parts.headers, now) {
+        match found {
+            Found::Cold => Step::Load,
             Found::Fresh(object) => Step::Hit(object),
             Found::Stale(object) => Step::HitStale(object),
             Found::OnlyIfCached => {
@@ -205,7 +212,13 @@ impl Edge {
         parts: &Parts,
         body: RequestBody,
     ) -> (Outcome, Response<Body>) {
+        let step = match step {
+            Step::Load => Self::step_for(self.load(&admitted, &parts.headers).await, parts),
+            step => step,
+        };
         match step {
+            // What was loaded is judged, not looked up again.
+            Step::Load => self.fetch(&admitted, parts, None, Fwd::UriMiss).await,
             Step::Pass(fwd) => self.forward(&admitted, parts, body, fwd).await,
             Step::Head(base) => self.head(&admitted, parts, base).await,
             Step::Hit(object) => (Outcome::Hit, self.hit(&admitted, parts, &object, Instant::now())),
@@ -228,7 +241,7 @@ impl Edge {
         let status = CacheStatus {
             hit: true,
             ttl: Some(object.head.freshness.ttl_secs(now)),
-            detail: Some("memory"),
+            detail: Some(object.tier()),
             ..CacheStatus::default()
         };
         let serving = self.serving(admitted, parts, status, false);

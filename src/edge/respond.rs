@@ -236,7 +236,7 @@ fn multipart(headers: &mut HeaderMap, body: &Arc<object::Body>, ranges: &[Range<
         text.extend_from_slice(b"\r\n\r\n");
         length += text.len() as u64 + (range.end - range.start);
         parts.push_back(Part::Bytes(Bytes::from(text)));
-        parts.push_back(Part::Stored(body.clone(), range.clone()));
+        parts.push_back(Part::Stored(object::Reader::new(body.clone(), range.clone())));
     }
     let end = format!("\r\n--{boundary}--\r\n");
     length += end.len() as u64;

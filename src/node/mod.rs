@@ -24,11 +24,13 @@ use crate::control::{AdminHandler, Control, Parts, TokenFileError};
 use crate::edge::{self, Edge};
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
 use crate::origin::{Origin, SetupError};
-use crate::store::Store;
+use crate::store::{OpenError, Store};
 use crate::telemetry::{self, AccessLog, Clock};
 
 /// Between two looks for connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// What the store may take to write out what is queued.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a stopped worker may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Threads of a worker for name lookups and files of directory origins.
@@ -51,6 +53,9 @@ pub enum StartError {
     /// The admin token.
     #[error(transparent)]
     Token(#[from] TokenFileError),
+    /// The store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The store's directory.
     #[error("the store's directory {path}: {source}; make it, or choose another store.path")]
     Store {
@@ -72,6 +77,7 @@ pub struct Node {
     admin: Listener,
     scrapers: Option<Listener>,
     origins: Vec<Arc<Origin>>,
+    store: Arc<Store>,
     workers: usize,
     drain_timeout: Duration,
     drain_delay: Duration,
@@ -121,7 +127,7 @@ impl Node {
             .iter()
             .map(|origin| Origin::new(origin.clone(), workers))
             .collect::<Result<Vec<_>, _>>()?;
-        let store = Store::new(config.store.clone());
+        let store = Store::open(&config.store, clock)?;
         let access_log = AccessLog::start(&config.access_log)?;
         let edge_config = edge::config::Config {
             node: config.name.clone(),
@@ -148,7 +154,7 @@ impl Node {
         let control_parts = Parts {
             name: config.name.clone(),
             edge: edge.clone(),
-            store,
+            store: store.clone(),
             origins: origins.clone(),
             connections: connections.clone(),
             clock,
@@ -173,6 +179,7 @@ impl Node {
             admin,
             scrapers: scrapers.transpose()?,
             origins,
+            store,
             workers,
             drain_timeout: config.drain_timeout,
             drain_delay: config.drain_delay,
@@ -214,7 +221,11 @@ impl Node {
             self.control.set_ready(true);
             tracing::info!("ready");
             on_ready(Stopper(stopper));
-            self.until_ended(&phase_sender, stops, deaths).await
+            let ended = self.until_ended(&phase_sender, stops, deaths).await;
+            if tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await.is_err() {
+                tracing::warn!("the store is not written out: its last segment is scanned at the next start");
+            }
+            ended
         });
         runtime.shutdown_timeout(STOP_GRACE);
         for thread in threads {

@@ -26,6 +26,8 @@ const PROMOTION_BATCH: usize = 64;
 const WINDOW_DIVISOR: u64 = 20;
 /// Enough that workers seldom meet; a power of two.
 const SHARDS: usize = 16;
+/// Requests lately that make a key one to be kept on disk: its own fill is one.
+const WANTED: u8 = 2;
 /// What an average object is taken to weigh when the sketch is sized.
 const TYPICAL_OBJECT_BYTES: u64 = 4096;
 
@@ -147,6 +149,28 @@ impl MemoryTier {
         let over = self.used.load(Relaxed).saturating_sub(self.capacity);
         outcome.evicted += if over > 0 { self.evict(over) } else { 0 };
         outcome
+    }
+
+    /// Forgets a key.
+    pub(super) fn remove(&self, key: KeyHash) {
+        self.update(key, |_| None);
+    }
+
+    /// Forgets a key when a body of it lies in a segment that is on its way out.
+    pub(super) fn forget_mapped(&self, key: KeyHash, segment: u32) {
+        let is_in = |entry: &Arc<Entry>| {
+            let mut parts = entry.variants().iter().flat_map(|object| object.body.parts());
+            parts.any(|part| part.place().0 == segment)
+        };
+        if self.get(key).is_some_and(|entry| is_in(&entry)) {
+            self.update(key, |old| old.filter(|entry| !is_in(entry)).cloned());
+        }
+    }
+
+    /// Whether a key is in memory and asked for there.
+    pub(super) fn is_wanted(&self, key: KeyHash) -> bool {
+        let shard = self.shard(key).read();
+        shard.peek(key).is_some() && shard.sketch.estimate(key) >= WANTED
     }
 
     fn account(&self, before: u64, after: u64) {

@@ -1,25 +1,37 @@
 //! The store: what is kept, under which key, within which budget.
 //!
-//! One tier for now, the memory tier. Two numbers bound it: the *resident* bytes of the tier's
-//! objects, which replacement keeps under seven eighths of the budget, and the *charged* bytes of
-//! everything alive (resident objects, fills in flight, and evicted objects that a response still
-//! holds), which never exceed the budget: a fill that finds no room is served without being stored.
+//! Two tiers. The *memory* tier holds responses ready to serve: parsed heads, and small bodies. The
+//! *disk* tier is a log that holds everything and serves larger bodies from its mapping; with
+//! `disk = 0` the log is in memory and holds larger bodies only.
+//!
+//! Two numbers bound the memory: the *resident* bytes of the memory tier's objects, which replacement
+//! keeps under seven eighths of the budget, and the *charged* bytes of everything alive, which never
+//! exceed the budget: a fill that finds no room is served without being stored.
 //!
 //! Not here: what may be stored and for how long (`rules`), and who fetches it (`edge`).
 
 mod admission;
+mod budget;
+mod deposit;
+mod disk;
 mod memory;
 mod metrics;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderMap;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::object::{Charge, Object};
+use crate::object::Object;
 use crate::rules::key::{CacheKey, KeyHash};
-use memory::MemoryTier;
-use metrics::Counters;
+use crate::telemetry::Clock;
+use budget::Budget;
+pub use deposit::{Complete, Deposit, NoRoom};
+use disk::Tier;
+pub use disk::{Admission, DiskConfig, DiskStats, Mode, OpenError};
+use versions::Versions;
 
 /// `[store]`.
 #[derive(Clone, Debug)]
@@ -30,15 +42,28 @@ pub struct Config {
     pub max_object_bytes: u64,
     /// Worker threads, for what is kept per worker.
     pub workers: usize,
+    /// The log.
+    pub disk: DiskConfig,
 }
 
-/// The variants stored under one key, the newest first. Immutable; a change makes a new one.
+/// The variants stored under one key, the newest first; at least one. Immutable; a change makes a new
+/// one.
 #[derive(Debug)]
 pub struct Entry {
     variants: Vec<Arc<Object>>,
 }
 
 impl Entry {
+    /// An entry, unless there is no variant.
+    fn new(variants: Vec<Arc<Object>>) -> Option<Self> {
+        (!variants.is_empty()).then_some(Self { variants })
+    }
+
+    /// The key of all its variants.
+    fn key(&self) -> &CacheKey {
+        &self.variants[0].head.key
+    }
+
     /// The variant that a request selects (RFC 9111 §4.1): the newest whose Vary matches.
     #[inline]
     pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Object>> {
@@ -56,90 +81,105 @@ impl Entry {
     fn weight(&self) -> u64 {
         self.variants.iter().map(|object| object.weight()).sum()
     }
+
+    fn is_mapped(&self) -> bool {
+        self.variants.iter().any(|object| !object.body.parts().is_empty())
+    }
 }
 
 /// The store of a node.
 #[derive(Debug)]
 pub struct Store {
-    memory: MemoryTier,
-    charged: Arc<AtomicU64>,
-    config: Config,
-    counters: Counters,
+    budget: Arc<Budget>,
+    tier: Arc<Tier>,
+    versions: Arc<Versions>,
+    max_object_bytes: u64,
 }
 
 impl Store {
-    /// An empty store.
-    pub fn new(config: Config) -> Arc<Self> {
-        let resident_bytes = config.memory_bytes / 8 * 7;
-        Arc::new(Self {
-            memory: MemoryTier::new(resident_bytes, config.workers),
-            charged: Arc::default(),
-            counters: Counters::default(),
-            config,
-        })
+    /// Opens the store; recovers what its directory holds.
+    pub fn open(config: &Config, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        let budget = Budget::new(config.memory_bytes, config.workers);
+        let versions = Arc::new(Versions::new(clock));
+        let tier = Tier::open(&config.disk, budget.clone(), versions.clone(), clock)?;
+        Ok(Arc::new(Self { budget, tier, versions, max_object_bytes: config.max_object_bytes }))
     }
 
-    /// The variants stored under a key.
+    /// The variants stored under a key, when they are in memory.
     #[inline]
     pub fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
-        let entry = self.memory.get(key.hash())?;
+        let entry = self.budget.memory.get(key.hash())?;
         // The hash is 128 bits of BLAKE3; the full comparison makes even a collision harmless.
-        entry.variants.first().is_some_and(|object| object.head.key == *key).then_some(entry)
+        (entry.key() == key).then_some(entry)
+    }
+
+    /// Whether there may be something under a key that is not in memory.
+    pub fn may_load(&self, key: &CacheKey) -> bool {
+        self.tier.may_have(key.hash())
+    }
+
+    /// Reads what is stored under a key into memory.
+    pub async fn load(&self, key: &CacheKey) -> Option<Arc<Entry>> {
+        match self.get(key) {
+            Some(entry) => Some(entry),
+            None => self.tier.load(key).await.filter(|entry| entry.key() == key),
+        }
     }
 
     /// Counts a hit for replacement. Lossy and cheap.
     #[inline]
     pub fn promote(&self, key: KeyHash) {
-        self.memory.promote(key);
-    }
-
-    /// Room for `bytes`, made by eviction if need be. `None`: there is none; the response is to be
-    /// served without being stored.
-    pub fn reserve(&self, bytes: u64) -> Option<Charge> {
-        let mut charge = Charge::new(&self.charged, 0);
-        self.grow(&mut charge, bytes).then_some(charge)
-    }
-
-    /// Adds `bytes` to a reservation; false, and nothing changed, when there is no room.
-    pub fn grow(&self, charge: &mut Charge, bytes: u64) -> bool {
-        let before = charge.bytes();
-        charge.resize(before + bytes);
-        let over = self.charged.load(Relaxed).saturating_sub(self.config.memory_bytes);
-        if over == 0 {
-            return true;
-        }
-        // What readers pin is not freed by evicting it, so more than twice the need is not tried.
-        let evicted = self.memory.evict(2 * over);
-        self.counters.evicted_for_room(evicted);
-        if self.charged.load(Relaxed) <= self.config.memory_bytes {
-            return true;
-        }
-        charge.resize(before);
-        self.counters.refuse();
-        false
+        self.budget.memory.promote(key);
     }
 
     /// The gauge that objects charge their heads to.
     pub fn gauge(&self) -> &Arc<AtomicU64> {
-        &self.charged
+        &self.budget.gauge
     }
 
-    /// Stores a complete object; it replaces the variant that the same requests select.
-    pub fn insert(&self, object: Arc<Object>, max_variants: usize) {
+    /// The version of a fetch that begins now.
+    pub fn version(&self) -> u64 {
+        self.versions.next()
+    }
+
+    /// Stores a complete object; it replaces the variant that the same requests select, unless that
+    /// one's fetch began later.
+    pub fn insert(&self, object: Arc<Object>, max_variants: usize, complete: Complete) {
+        self.change(object, max_variants, complete.permit, complete.is_admitted);
+    }
+
+    /// Stores an object whose body is stored already, under a renewed head.
+    pub fn refresh(&self, object: Arc<Object>, max_variants: usize) {
+        let is_on_disk = self.tier.may_have(object.head.key.hash());
+        let permit = if is_on_disk { self.tier.queue_room(1) } else { None };
+        let is_written = permit.is_some();
+        self.change(object, max_variants, permit, is_written);
+    }
+
+    fn change(
+        &self,
+        object: Arc<Object>,
+        max_variants: usize,
+        permit: Option<OwnedSemaphorePermit>,
+        is_written: bool,
+    ) {
         let key = object.head.key.hash();
-        let outcome = self.memory.update(key, |old| {
-            let mut variants = vec![object.clone()];
-            if let Some(entry) =
-                old.filter(|e| e.variants.first().is_some_and(|o| o.head.key == object.head.key))
-            {
-                let same =
-                    |o: &Object| o.head.vary == object.head.vary && o.head.variant == object.head.variant;
-                variants.extend(entry.variants.iter().filter(|o| !same(o)).cloned());
+        let outcome = self.budget.memory.update(key, |old| {
+            let old = old.cloned().or_else(|| self.tier.pending_entry(key));
+            let old = old.filter(|entry| *entry.key() == object.head.key);
+            let entry = match &old {
+                Some(old) => merged(old, &object, max_variants.max(1))?,
+                None => Arc::new(Entry { variants: vec![object] }),
+            };
+            if entry.is_mapped() || (is_written && self.tier.is_persistent()) {
+                self.tier.put(&entry, old, permit);
+            } else {
+                // What is on disk is older.
+                self.tier.remove(key);
             }
-            drop_least_recent(&mut variants, max_variants.max(1));
-            Some(Arc::new(Entry { variants }))
+            Some(entry)
         });
-        self.counters.stored(&outcome);
+        self.budget.counters.stored(&outcome);
     }
 
     /// Marks every variant of a key to be revalidated before its next use (RFC 9111 §4.4).
@@ -147,6 +187,7 @@ impl Store {
         if let Some(entry) = self.get(key) {
             entry.variants.iter().for_each(|object| object.invalidate());
         }
+        self.tier.invalidate(key.hash());
     }
 
     /// Whether this very object is still stored.
@@ -157,31 +198,40 @@ impl Store {
 
     /// Forgets one variant, if it is still the stored one.
     pub fn remove(&self, object: &Arc<Object>) {
-        self.memory.update(object.head.key.hash(), |old| {
-            let rest: Vec<_> = old?.variants.iter().filter(|o| !Arc::ptr_eq(o, object)).cloned().collect();
-            (!rest.is_empty()).then(|| Arc::new(Entry { variants: rest }))
+        let key = object.head.key.hash();
+        self.budget.memory.update(key, |old| {
+            let old = old?;
+            let rest = old.variants.iter().filter(|o| !Arc::ptr_eq(o, object)).cloned().collect();
+            let rest = Entry::new(rest).map(Arc::new);
+            match &rest {
+                Some(rest) if self.tier.may_have(key) => self.tier.put(rest, Some(old.clone()), None),
+                Some(_) => {}
+                None => self.tier.remove(key),
+            }
+            rest
         });
+    }
+
+    /// Writes what is queued and seals what is open, so that the next start is quick.
+    pub async fn close(&self) {
+        self.tier.close().await;
     }
 
     /// Figures for `status` and the metrics.
     pub fn stats(&self) -> Stats {
-        let (objects, resident_bytes) = self.memory.size();
+        let (objects, resident_bytes) = self.budget.memory.size();
         Stats {
             objects,
             resident_bytes,
-            charged_bytes: self.charged.load(Relaxed),
-            capacity_bytes: self.config.memory_bytes,
+            charged_bytes: self.budget.gauge.load(Relaxed),
+            capacity_bytes: self.budget.limit,
+            disk: self.tier.stats(),
         }
-    }
-
-    /// The largest response that is stored, in bytes.
-    pub fn max_object_bytes(&self) -> u64 {
-        self.config.max_object_bytes
     }
 }
 
 /// How full the store is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Stats {
     /// Keys in the memory tier.
     pub objects: u64,
@@ -191,6 +241,21 @@ pub struct Stats {
     pub charged_bytes: u64,
     /// The budget.
     pub capacity_bytes: u64,
+    /// The log.
+    pub disk: DiskStats,
+}
+
+/// An entry with one more variant, or one renewed. The old one as it is when the newcomer's fetch began
+/// before that of the variant it would replace.
+fn merged(old: &Arc<Entry>, object: &Arc<Object>, max: usize) -> Option<Arc<Entry>> {
+    let same = |o: &Object| o.head.vary == object.head.vary && o.head.variant == object.head.variant;
+    if old.variants.iter().any(|o| same(o) && o.head.version > object.head.version) {
+        return Some(old.clone());
+    }
+    let mut variants = vec![object.clone()];
+    variants.extend(old.variants.iter().filter(|o| !same(o)).cloned());
+    drop_least_recent(&mut variants, max);
+    Entry::new(variants).map(Arc::new)
 }
 
 fn drop_least_recent(variants: &mut Vec<Arc<Object>>, max: usize) {

@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::*;
-use crate::object::{Body, Head, charged_chunk};
+use crate::object::{Body, Charge, Head, charged_chunk};
 use crate::rules::freshness::Freshness;
 use crate::rules::key::Scheme;
 use crate::rules::time::Millis;
@@ -10,7 +10,20 @@ use crate::rules::vary::VaryRule;
 const MIB: u64 = 1024 * 1024;
 
 fn store(memory_bytes: u64) -> Arc<Store> {
-    Store::new(Config { memory_bytes, max_object_bytes: memory_bytes / 4, workers: 0 })
+    let disk = DiskConfig {
+        path: None,
+        bytes: 0,
+        segment_bytes: MIB,
+        memory_object_bytes: 64 * 1024,
+        admission: Admission::All,
+    };
+    let config = Config { memory_bytes, max_object_bytes: memory_bytes / 4, workers: 0, disk };
+    Store::open(&config, Clock::start()).unwrap()
+}
+
+fn insert(store: &Store, object: Arc<Object>, max_variants: usize) {
+    let complete = Complete { body: Body::default(), is_admitted: false, permit: None };
+    store.insert(object, max_variants, complete);
 }
 
 fn key(n: usize) -> CacheKey {
@@ -44,7 +57,7 @@ fn object(store: &Store, key: &CacheKey, bytes: usize, vary: &[(&str, &str)]) ->
 
 fn put(store: &Store, n: usize, bytes: usize) {
     let key = key(n);
-    store.insert(object(store, &key, bytes, &[]), 8);
+    insert(store, object(store, &key, bytes, &[]), 8);
 }
 
 fn request(name: &'static str, value: &str) -> HeaderMap {
@@ -57,7 +70,7 @@ fn request(name: &'static str, value: &str) -> HeaderMap {
 fn what_is_stored_is_found_and_what_is_removed_is_not() {
     let store = store(MIB);
     let stored = object(&store, &key(1), 100, &[]);
-    store.insert(stored.clone(), 8);
+    insert(&store, stored.clone(), 8);
     let entry = store.get(&key(1)).unwrap();
     assert!(Arc::ptr_eq(entry.select(&HeaderMap::new()).unwrap(), &stored));
     assert!(store.get(&key(2)).is_none());
@@ -70,7 +83,7 @@ fn what_is_stored_is_found_and_what_is_removed_is_not() {
 fn a_removal_of_what_was_replaced_removes_nothing() {
     let store = store(MIB);
     let old = object(&store, &key(1), 100, &[]);
-    store.insert(old.clone(), 8);
+    insert(&store, old.clone(), 8);
     put(&store, 1, 200);
     store.remove(&old);
     assert_eq!(store.get(&key(1)).unwrap().variants()[0].body.len(), 200);
@@ -80,7 +93,7 @@ fn a_removal_of_what_was_replaced_removes_nothing() {
 fn variants_are_selected_by_their_vary_and_bounded() {
     let store = store(MIB);
     for value in ["a", "b", "c"] {
-        store.insert(object(&store, &key(1), 10, &[("x", value)]), 2);
+        insert(&store, object(&store, &key(1), 10, &[("x", value)]), 2);
     }
     let entry = store.get(&key(1)).unwrap();
     assert_eq!(entry.variants().len(), 2);
@@ -94,11 +107,11 @@ fn the_least_recently_used_variant_leaves() {
     for (ms, value) in [(1, "a"), (2, "b")] {
         let object = object(&store, &key(1), 10, &[("x", value)]);
         object.touch(Millis(ms));
-        store.insert(object, 2);
+        insert(&store, object, 2);
     }
     let entry = store.get(&key(1)).unwrap();
     entry.select(&request("x", "a")).unwrap().touch(Millis(3));
-    store.insert(object(&store, &key(1), 10, &[("x", "c")]), 2);
+    insert(&store, object(&store, &key(1), 10, &[("x", "c")]), 2);
     let entry = store.get(&key(1)).unwrap();
     assert!(entry.select(&request("x", "a")).is_some());
     assert!(entry.select(&request("x", "b")).is_none());
@@ -108,7 +121,7 @@ fn the_least_recently_used_variant_leaves() {
 fn an_invalidated_key_is_marked_in_every_variant() {
     let store = store(MIB);
     for value in ["a", "b"] {
-        store.insert(object(&store, &key(1), 10, &[("x", value)]), 8);
+        insert(&store, object(&store, &key(1), 10, &[("x", value)]), 8);
     }
     store.invalidate(&key(1));
     assert!(store.get(&key(1)).unwrap().variants().iter().all(|object| object.is_invalidated()));
@@ -182,27 +195,27 @@ fn a_reservation_makes_room_and_what_readers_hold_counts() {
     for n in 0..20 {
         put(&store, n, 40_000);
     }
-    let room = store.reserve(600_000).expect("room is made by eviction");
+    let room = store.budget.reserve(600_000).expect("room is made by eviction");
     assert!(store.stats().charged_bytes <= MIB);
     drop(room);
     // Readers hold every object; evicting them frees nothing.
     let held: Vec<_> = (100..120)
         .map(|n| {
             let object = object(&store, &key(n), 45_000, &[]);
-            store.insert(object.clone(), 8);
+            insert(&store, object.clone(), 8);
             object
         })
         .collect();
-    assert!(store.reserve(600_000).is_none(), "there is no room while the readers hold it");
+    assert!(store.budget.reserve(600_000).is_none(), "there is no room while the readers hold it");
     drop(held);
-    assert!(store.reserve(100_000).is_some());
+    assert!(store.budget.reserve(100_000).is_some());
 }
 
 #[test]
 fn a_failed_growth_changes_nothing() {
     let store = store(MIB);
-    let mut room = store.reserve(1000).unwrap();
-    assert!(!store.grow(&mut room, 2 * MIB));
+    let mut room = store.budget.reserve(1000).unwrap();
+    assert!(!store.budget.grow(&mut room, 2 * MIB));
     assert_eq!(room.bytes(), 1000);
     assert_eq!(store.stats().charged_bytes, 1000);
 }

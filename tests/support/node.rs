@@ -28,6 +28,7 @@ pub struct Builder {
     admin: String,
     limits: String,
     store: String,
+    disk: String,
     site: String,
     cache: String,
     rules: String,
@@ -62,6 +63,8 @@ pub fn bare() -> Builder {
         admin: String::new(),
         limits: String::new(),
         store: "memory = \"64MiB\"".to_owned(),
+        // Set for a run of all tests with a disk tier.
+        disk: std::env::var("LARDER_TEST_DISK").unwrap_or_else(|_| "0".to_owned()),
         site: "hosts = [\"*\"]".to_owned(),
         cache: String::new(),
         rules: String::new(),
@@ -107,6 +110,21 @@ impl Builder {
     #[must_use]
     pub fn memory(mut self, size: &str) -> Self {
         self.store = format!("memory = \"{size}\"");
+        self
+    }
+
+    /// A disk tier of this size.
+    #[must_use]
+    pub fn disk(mut self, size: &str) -> Self {
+        size.clone_into(&mut self.disk);
+        self
+    }
+
+    /// Lines of `[store]`.
+    #[must_use]
+    pub fn store(mut self, lines: &str) -> Self {
+        self.store.push('\n');
+        self.store.push_str(lines);
         self
     }
 
@@ -156,7 +174,7 @@ impl Builder {
         }
         let _ =
             write!(toml, "[admin]\naddress = \"127.0.0.1:0\"\n{}\n[limits]\n{}\n", self.admin, self.limits);
-        let _ = write!(toml, "[store]\npath = \"{}\"\ndisk = \"0\"\n{}\n", store.display(), self.store);
+        let _ = write!(toml, "[store]\npath = \"{}\"\ndisk = \"{}\"\n{}\n", store.display(), self.disk, self.store);
         match &self.sites {
             Some(sites) => toml.push_str(sites),
             None => {
@@ -177,6 +195,13 @@ impl Builder {
         let config = self.dir.write("larder.toml", self.toml());
         let path = config.to_str().expect("a path in UTF-8");
         Node::launch(&["serve", "--config", path], self.dir)
+    }
+
+    /// Runs the program until it ends: for starts that fail.
+    #[track_caller]
+    pub fn run(&self) -> std::process::Output {
+        let config = self.dir.write("larder.toml", self.toml());
+        super::process::run(&["serve", "--config", config.to_str().expect("a path in UTF-8")])
     }
 }
 
@@ -343,6 +368,31 @@ impl Node {
     pub fn stop(&mut self) {
         self.process.signal(Signal::TERM);
         assert!(self.process.wait(PATIENCE).is_some(), "it did not stop after SIGTERM");
+    }
+
+    /// Stops it, gently or at once, and starts it again on the same store; ports change.
+    #[must_use]
+    #[track_caller]
+    pub fn restarted(self, signal: Signal) -> Self {
+        self.restarted_after(signal, |_| ())
+    }
+
+    /// The same; `change` is done to its folder in between.
+    #[must_use]
+    #[track_caller]
+    pub fn restarted_after(mut self, signal: Signal, change: impl FnOnce(&Path)) -> Self {
+        self.process.signal(signal);
+        assert!(self.process.wait(PATIENCE).is_some(), "it did not stop");
+        let Self { process, dir, .. } = self;
+        drop(process);
+        change(dir.path());
+        let config = dir.path().join("larder.toml");
+        Self::launch(&["serve", "--config", config.to_str().expect("a path in UTF-8")], dir)
+    }
+
+    /// The folder of its store.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
     }
 
     /// The log must tell of no panic.

@@ -1,0 +1,500 @@
+//! Bodies at rest: on the heap, or in mapped segments of the store's log.
+//!
+//! A mapped part is handed out only under a *lease*: an I/O thread has just seen to it that its pages
+//! are in memory and, once a start, that its bytes are what was written. While the lease lasts, every
+//! reader takes slices without asking again; when it has run out, the next one asks for a new one and
+//! waits without blocking its thread.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::{CHUNK_OVERHEAD_BYTES, Charge};
+use crate::rules::key::KeyHash;
+
+/// How long pages that were in memory are taken to be there still.
+const LEASE_MS: u32 = 2000;
+/// A slice is no longer than this, so that a slow client's next one is looked at again.
+const SLICE_BYTES: u64 = 256 * 1024;
+/// What a mapped part costs in memory.
+const PART_OVERHEAD_BYTES: u64 = 192;
+
+/// A checksum: the first 128 bits of a BLAKE3 hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(pub [u8; 16]);
+
+impl Sum {
+    /// Of bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut sum = [0; 16];
+        sum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+        Self(sum)
+    }
+}
+
+/// Bytes that can't be had any more: the segment is gone, damaged, or was taken back from its readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stored bytes can't be read")]
+pub struct Lost;
+
+/// A reply to come.
+pub type Answer = oneshot::Receiver<Result<(), Lost>>;
+
+/// Bytes in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Bytes from the segment's start.
+    pub offset: u32,
+    /// In bytes.
+    pub length: u32,
+    /// Of these bytes.
+    pub sum: Sum,
+}
+
+/// A segment, as those who read from it see it.
+pub trait Pages: fmt::Debug + Send + Sync {
+    /// The segment's number; never used twice.
+    fn segment(&self) -> u32;
+    /// Brings a place into memory, and compares its sum if nobody has since the start.
+    /// When that fails, the response under `key` is given up.
+    fn fetch(self: Arc<Self>, place: Place, key: KeyHash) -> Answer;
+    /// Whether its bytes are always in memory.
+    fn is_resident(&self) -> bool;
+    /// Whether its readers are to give it up.
+    fn is_revoked(&self) -> bool;
+    /// Whether it still belongs to the store.
+    fn is_live(&self) -> bool;
+}
+
+/// A part of a body in a segment.
+#[derive(Debug)]
+pub struct Part {
+    pages: Arc<dyn Pages>,
+    bytes: Bytes,
+    place: Place,
+    key: KeyHash,
+    /// Offset of its end in the body.
+    end: u64,
+    /// Until when it need not be looked at again, in milliseconds of [`now_ms`].
+    leased_until: AtomicU32,
+}
+
+impl Part {
+    /// A part of the response under `key` that ends at `end` of its body; `bytes` are those of the
+    /// mapping at `place`. Who has just written them has them in memory: `is_warm`.
+    pub fn new(
+        pages: Arc<dyn Pages>,
+        bytes: Bytes,
+        place: Place,
+        (key, end): (KeyHash, u64),
+        is_warm: bool,
+    ) -> Self {
+        let lease = if pages.is_resident() {
+            u32::MAX
+        } else if is_warm {
+            now_ms() + LEASE_MS
+        } else {
+            0
+        };
+        Self { pages, bytes, place, key, end, leased_until: AtomicU32::new(lease) }
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> (u32, Place) {
+        (self.pages.segment(), self.place)
+    }
+
+    /// The segment.
+    pub fn pages(&self) -> &Arc<dyn Pages> {
+        &self.pages
+    }
+
+    fn start(&self) -> u64 {
+        self.end - self.bytes.len() as u64
+    }
+
+    fn is_leased(&self) -> bool {
+        let until = self.leased_until.load(Relaxed);
+        until == u32::MAX || now_ms() < until
+    }
+
+    fn renew(&self) {
+        self.leased_until.fetch_max(now_ms() + LEASE_MS, Relaxed);
+    }
+}
+
+/// Milliseconds since the process first asked.
+fn now_ms() -> u32 {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    // Wraps after 49 days: leases then end early or late once, which costs a look or a page fault.
+    (EPOCH.get_or_init(Instant::now).elapsed().as_millis() as u32).min(u32::MAX - LEASE_MS - 1)
+}
+
+/// Reads parts, waiting for their pages.
+#[derive(Debug, Default)]
+pub struct PartReader {
+    answer: Option<Answer>,
+}
+
+impl PartReader {
+    /// The longest slice at the start of `wanted` (offsets in the body) that lies in `part`.
+    pub fn poll_slice(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: &Part,
+        wanted: &Range<u64>,
+    ) -> Poll<Result<Bytes, Lost>> {
+        if part.pages.is_revoked() {
+            return Poll::Ready(Err(Lost));
+        }
+        if self.answer.is_some() || !part.is_leased() {
+            let answer = self.answer.get_or_insert_with(|| part.pages.clone().fetch(part.place, part.key));
+            let result = ready!(std::pin::Pin::new(answer).poll(cx));
+            self.answer = None;
+            result.unwrap_or(Err(Lost))?;
+            part.renew();
+        }
+        let from = (wanted.start - part.start()) as usize;
+        let to = (wanted.end.min(wanted.start + SLICE_BYTES) - part.start()) as usize;
+        Poll::Ready(Ok(part.bytes.slice(from..to.min(part.bytes.len()))))
+    }
+}
+
+/// A complete body, shared by all who serve it.
+#[derive(Debug)]
+pub enum Body {
+    /// Chunks in order, and the offset of the end of each.
+    Heap {
+        /// The bytes.
+        chunks: Box<[Bytes]>,
+        /// Where each ends.
+        ends: Box<[u64]>,
+    },
+    /// In the log; never empty.
+    Mapped(Box<[Arc<Part>]>),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl Body {
+    /// A body of these chunks.
+    pub fn new(chunks: Vec<Bytes>) -> Self {
+        let mut end = 0;
+        let ends = chunks.iter().map(|chunk| {
+            end += chunk.len() as u64;
+            end
+        });
+        Self::Heap { ends: ends.collect(), chunks: chunks.into_boxed_slice() }
+    }
+
+    /// A body in the log.
+    pub fn mapped(parts: Vec<Arc<Part>>) -> Self {
+        if parts.is_empty() { Self::default() } else { Self::Mapped(parts.into_boxed_slice()) }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Heap { ends, .. } => ends.last().copied().unwrap_or(0),
+            Self::Mapped(parts) => parts.last().map_or(0, |part| part.end),
+        }
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its parts in the log; none for a body on the heap.
+    pub fn parts(&self) -> &[Arc<Part>] {
+        match self {
+            Self::Heap { .. } => &[],
+            Self::Mapped(parts) => parts,
+        }
+    }
+
+    /// Its chunks on the heap; none for a body in the log.
+    pub fn chunks(&self) -> &[Bytes] {
+        match self {
+            Self::Heap { chunks, .. } => chunks,
+            Self::Mapped(_) => &[],
+        }
+    }
+
+    /// Waits until its first bytes can be read; false: they can't be.
+    pub async fn is_readable(self: &Arc<Self>) -> bool {
+        let mut reader = Reader::new(self.clone(), 0..self.len().min(1));
+        let read = std::future::poll_fn(|cx| reader.poll_next(cx)).await;
+        read.is_none_or(|slice| slice.is_ok())
+    }
+
+    /// What it takes of the memory budget, in bytes.
+    pub(super) fn weight(&self) -> u64 {
+        match self {
+            Self::Heap { chunks, .. } => self.len() + chunks.len() as u64 * CHUNK_OVERHEAD_BYTES,
+            Self::Mapped(parts) => parts.len() as u64 * PART_OVERHEAD_BYTES,
+        }
+    }
+
+    /// What it takes beside what its chunks are charged for themselves.
+    pub(super) fn uncharged_weight(&self) -> u64 {
+        match self {
+            Self::Heap { .. } => 0,
+            Self::Mapped(_) => self.weight(),
+        }
+    }
+}
+
+/// One who reads a range of a body.
+#[derive(Debug)]
+pub struct Reader {
+    body: Arc<Body>,
+    left: Range<u64>,
+    parts: PartReader,
+}
+
+impl Reader {
+    /// Reads `range`, which lies in the body.
+    pub fn new(body: Arc<Body>, range: Range<u64>) -> Self {
+        Self { body, left: range, parts: PartReader::default() }
+    }
+
+    /// Bytes not yet read.
+    #[inline]
+    pub fn left(&self) -> u64 {
+        self.left.end - self.left.start
+    }
+
+    /// The next slice; `None` after the last.
+    #[inline]
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Lost>>> {
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        let slice = match &*self.body {
+            Body::Heap { chunks, ends } => heap_slice(chunks, ends, &self.left).ok_or(Lost),
+            Body::Mapped(parts) => {
+                let index = parts.partition_point(|part| part.end <= self.left.start);
+                match parts.get(index) {
+                    Some(part) => ready!(self.parts.poll_slice(cx, part, &self.left)),
+                    None => Err(Lost),
+                }
+            }
+        };
+        if let Ok(slice) = &slice {
+            self.left.start += slice.len() as u64;
+        }
+        Poll::Ready(Some(slice))
+    }
+}
+
+/// The longest slice at the start of `wanted` that lies in one chunk.
+#[inline]
+fn heap_slice(chunks: &[Bytes], ends: &[u64], wanted: &Range<u64>) -> Option<Bytes> {
+    let index = ends.partition_point(|end| *end <= wanted.start);
+    let chunk = chunks.get(index)?;
+    let chunk_start = ends[index] - chunk.len() as u64;
+    let from = (wanted.start - chunk_start) as usize;
+    let to = ((wanted.end - chunk_start) as usize).min(chunk.len());
+    Some(chunk.slice(from..to))
+}
+
+/// A body that is being written to the log. The writer adds parts; the fill waits for them;
+/// followers read what is there.
+#[derive(Debug)]
+pub struct Growing {
+    parts: Mutex<Vec<Arc<Part>>>,
+    written: AtomicU64,
+    failed: std::sync::atomic::AtomicBool,
+    progress: Notify,
+    charge: Mutex<Charge>,
+    key: KeyHash,
+}
+
+impl Growing {
+    /// Nothing yet; its parts are charged to `charge`.
+    pub fn new(key: KeyHash, charge: Charge) -> Self {
+        Self {
+            key,
+            parts: Mutex::default(),
+            written: AtomicU64::new(0),
+            failed: std::sync::atomic::AtomicBool::new(false),
+            progress: Notify::new(),
+            charge: Mutex::new(charge),
+        }
+    }
+
+    /// The offset behind the last byte that is written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// Whether a write failed; what is written can still be read.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    /// The key of the response.
+    pub fn key(&self) -> KeyHash {
+        self.key
+    }
+
+    /// Adds what was just written behind the last part.
+    pub fn add(&self, pages: Arc<dyn Pages>, bytes: Bytes, place: Place) {
+        let mut parts = self.parts.lock();
+        let end = self.written() + bytes.len() as u64;
+        parts.push(Arc::new(Part::new(pages, bytes, place, (self.key, end), true)));
+        self.charge.lock().resize(parts.len() as u64 * PART_OVERHEAD_BYTES);
+        self.written.store(end, Relaxed);
+        drop(parts);
+        self.progress.notify_waiters();
+    }
+
+    /// Notes that a write failed.
+    pub fn fail(&self) {
+        self.failed.store(true, Relaxed);
+        self.progress.notify_waiters();
+    }
+
+    /// Waits until `length` bytes are written; false when a write failed before.
+    pub async fn wait_for(&self, length: u64) -> bool {
+        loop {
+            let mut progress = std::pin::pin!(self.progress.notified());
+            // Registered before the look, so that nothing said in between is missed.
+            progress.as_mut().enable();
+            if self.has_failed() {
+                return false;
+            }
+            if self.written() >= length {
+                return true;
+            }
+            progress.await;
+        }
+    }
+
+    /// The part in which an offset lies.
+    pub fn part_at(&self, offset: u64) -> Option<Arc<Part>> {
+        let parts = self.parts.lock();
+        let index = parts.partition_point(|part| part.end <= offset);
+        parts.get(index).cloned()
+    }
+
+    /// The complete body; `None` when one of its segments has left the store meanwhile.
+    pub fn body(&self) -> Option<Body> {
+        let parts = self.parts.lock();
+        parts.iter().all(|part| part.pages.is_live()).then(|| Body::mapped(parts.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &Arc<Body>, range: Range<u64>) -> Vec<Bytes> {
+        let mut reader = Reader::new(body.clone(), range);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut slices = Vec::new();
+        while let Poll::Ready(Some(slice)) = reader.poll_next(&mut cx) {
+            slices.push(slice.unwrap());
+        }
+        assert_eq!(reader.left(), 0);
+        slices
+    }
+
+    #[test]
+    fn slices_never_cross_a_chunk_nor_the_range() {
+        let chunks = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defgh")];
+        let body = Arc::new(Body::new(chunks));
+        assert_eq!(body.len(), 8);
+        assert_eq!(read(&body, 1..8), ["bc", "defgh"]);
+        assert_eq!(read(&body, 3..5), ["de"]);
+        assert_eq!(read(&body, 7..8), ["h"]);
+        assert!(read(&body, 8..8).is_empty());
+        assert!(Body::default().is_empty());
+    }
+
+    #[derive(Debug, Default)]
+    struct Fake {
+        asked: Mutex<Vec<oneshot::Sender<Result<(), Lost>>>>,
+        revoked: std::sync::atomic::AtomicBool,
+    }
+
+    impl Pages for Fake {
+        fn segment(&self) -> u32 {
+            1
+        }
+        fn fetch(self: Arc<Self>, _: Place, _: KeyHash) -> Answer {
+            let (sender, receiver) = oneshot::channel();
+            self.asked.lock().push(sender);
+            receiver
+        }
+        fn is_resident(&self) -> bool {
+            false
+        }
+        fn is_revoked(&self) -> bool {
+            self.revoked.load(Relaxed)
+        }
+        fn is_live(&self) -> bool {
+            true
+        }
+    }
+
+    fn part(pages: &Arc<Fake>, bytes: &'static [u8], end: u64) -> Arc<Part> {
+        let place = Place { offset: 0, length: bytes.len() as u32, sum: Sum::of(bytes) };
+        Arc::new(Part::new(pages.clone(), Bytes::from_static(bytes), place, (KeyHash(1), end), false))
+    }
+
+    #[test]
+    fn a_cold_part_is_asked_for_once_and_then_leased() {
+        let pages = Arc::new(Fake::default());
+        let body = Arc::new(Body::mapped(vec![part(&pages, b"abc", 3), part(&pages, b"de", 5)]));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut reader = Reader::new(body.clone(), 1..5);
+        assert!(reader.poll_next(&mut cx).is_pending());
+        assert!(reader.poll_next(&mut cx).is_pending(), "asked for once");
+        assert_eq!(pages.asked.lock().len(), 1);
+        pages.asked.lock().pop().unwrap().send(Ok(())).unwrap();
+        assert!(matches!(reader.poll_next(&mut cx), Poll::Ready(Some(Ok(slice))) if slice == "bc"));
+        assert!(reader.poll_next(&mut cx).is_pending(), "the next part is cold");
+        let mut other = Reader::new(body.clone(), 0..2);
+        assert!(matches!(other.poll_next(&mut cx), Poll::Ready(Some(Ok(slice))) if slice == "ab"));
+        pages.asked.lock().pop().unwrap().send(Err(Lost)).unwrap();
+        assert!(matches!(reader.poll_next(&mut cx), Poll::Ready(Some(Err(Lost)))));
+        pages.revoked.store(true, Relaxed);
+        assert!(matches!(Reader::new(body, 0..2).poll_next(&mut cx), Poll::Ready(Some(Err(Lost)))));
+    }
+
+    #[tokio::test]
+    async fn a_growing_body_tells_its_progress_and_its_failure() {
+        let pages: Arc<dyn Pages> = Arc::new(Fake::default());
+        let gauge = Arc::new(AtomicU64::new(0));
+        let growing = Arc::new(Growing::new(KeyHash(1), Charge::new(&gauge, 0)));
+        let waiting = tokio::spawn({
+            let growing = growing.clone();
+            async move { (growing.wait_for(3).await, growing.wait_for(4).await) }
+        });
+        tokio::task::yield_now().await;
+        let place = Place { offset: 0, length: 3, sum: Sum::of(b"abc") };
+        growing.add(pages, Bytes::from_static(b"abc"), place);
+        tokio::task::yield_now().await;
+        growing.fail();
+        assert_eq!(waiting.await.unwrap(), (true, false));
+        assert_eq!(growing.part_at(2).unwrap().place(), (1, place));
+        assert!(growing.part_at(3).is_none());
+        assert!(gauge.load(Relaxed) > 0);
+        drop(growing);
+        assert_eq!(gauge.load(Relaxed), 0);
+    }
+}

@@ -1,0 +1,54 @@
+//! The memory budget: what is charged to it, and how room is made in it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::memory::MemoryTier;
+use super::metrics::Counters;
+use crate::object::Charge;
+
+/// Everything alive that takes memory: resident objects, fills in flight, what a response still holds
+/// of an evicted object, and with `disk = 0` the log's segments. Never more than the limit.
+#[derive(Debug)]
+pub(super) struct Budget {
+    pub(super) memory: MemoryTier,
+    pub(super) gauge: Arc<AtomicU64>,
+    pub(super) limit: u64,
+    pub(super) counters: Counters,
+}
+
+impl Budget {
+    pub(super) fn new(limit: u64, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            memory: MemoryTier::new(limit / 8 * 7, workers),
+            gauge: Arc::default(),
+            limit,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Room for `bytes`, made by eviction if need be; `None`: there is none.
+    pub(super) fn reserve(&self, bytes: u64) -> Option<Charge> {
+        let mut charge = Charge::new(&self.gauge, 0);
+        self.grow(&mut charge, bytes).then_some(charge)
+    }
+
+    /// Adds `bytes` to a reservation; false, and nothing changed, when there is no room.
+    pub(super) fn grow(&self, charge: &mut Charge, bytes: u64) -> bool {
+        let before = charge.bytes();
+        charge.resize(before + bytes);
+        let over = self.gauge.load(Relaxed).saturating_sub(self.limit);
+        if over == 0 {
+            return true;
+        }
+        // What readers pin is not freed by evicting it, so more than twice the need is not tried.
+        let evicted = self.memory.evict(2 * over);
+        self.counters.evicted_for_room(evicted);
+        if self.gauge.load(Relaxed) <= self.limit {
+            return true;
+        }
+        charge.resize(before);
+        self.counters.refuse();
+        false
+    }
+}

@@ -1,0 +1,234 @@
+//! A body on its way into the store.
+//!
+//! Whether it is stored is decided, and its room reserved, before the first byte is taken. Small bodies
+//! collect on the heap and are written with their head when they are complete. Larger ones are written
+//! part by part while they come; the writer's queue slows them down, and their origin with them, when
+//! the disk is slower.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Store;
+use super::disk::Promise;
+use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Charge, Growing, charged_chunk};
+use crate::rules::key::KeyHash;
+
+/// A part of a larger body: what is written, checked and handed out at once.
+const PART_BYTES: u64 = 256 * 1024;
+/// What a chunk is taken to hold when the room for a body's chunks is estimated.
+const TYPICAL_CHUNK_BYTES: u64 = 4096;
+/// Room in the log is promised in such steps while a body's length is unknown.
+const PROMISE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why a body is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// It is larger than the store takes, or there is no room, or the writer is behind.
+    TooLarge,
+    /// The disk tier waits for a second request.
+    NotAdmitted,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Heap(Vec<Bytes>),
+    Log(LogFill),
+}
+
+#[derive(Debug)]
+struct LogFill {
+    growing: Arc<Growing>,
+    /// What is not handed to the writer yet.
+    batch: Vec<Bytes>,
+    batch_bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Deposit {
+    store: Arc<Store>,
+    key: KeyHash,
+    kind: Kind,
+    received: u64,
+    /// What is reserved of the memory budget.
+    room: Charge,
+    /// Whether the length was known.
+    is_sized: bool,
+    is_admitted: bool,
+    permit: Option<OwnedSemaphorePermit>,
+    promises: Vec<Promise>,
+}
+
+/// A complete body and the right to write it.
+#[derive(Debug)]
+pub struct Complete {
+    /// The body.
+    pub body: Body,
+    /// Whether it goes to the disk tier.
+    pub is_admitted: bool,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Store {
+    /// Room for the body of a response that is about to be fetched.
+    pub fn deposit(self: &Arc<Self>, key: KeyHash, length: Option<u64>) -> Result<Deposit, NoRoom> {
+        let inline = self.tier.inline_bytes();
+        if length.is_some_and(|length| length > self.max_object_bytes) {
+            return Err(NoRoom::TooLarge);
+        }
+        let is_admitted = self.tier.admits(key);
+        let small = length.unwrap_or(0).min(inline);
+        let is_large = length.is_some_and(|length| length > inline);
+        if is_large && !is_admitted {
+            return Err(NoRoom::NotAdmitted);
+        }
+        let chunks = small / TYPICAL_CHUNK_BYTES + 1;
+        let room = self.budget.reserve(small + chunks * CHUNK_OVERHEAD_BYTES).ok_or(NoRoom::TooLarge)?;
+        let mut deposit = Deposit {
+            store: self.clone(),
+            key,
+            kind: Kind::Heap(Vec::new()),
+            received: 0,
+            room,
+            is_sized: length.is_some(),
+            is_admitted,
+            permit: None,
+            promises: Vec::new(),
+        };
+        if is_large {
+            let length = length.unwrap_or(0);
+            // Only a look: parts wait for their turn.
+            drop(self.tier.queue_room(1).ok_or(NoRoom::TooLarge)?);
+            deposit.promises.push(self.tier.promise(length).ok_or(NoRoom::TooLarge)?);
+            deposit.kind = Kind::Log(self.log_fill(key));
+        } else if is_admitted && self.tier.is_persistent() {
+            deposit.permit = self.tier.queue_room(length.unwrap_or(inline));
+            deposit.is_admitted = deposit.permit.is_some();
+        }
+        Ok(deposit)
+    }
+
+    fn log_fill(&self, key: KeyHash) -> LogFill {
+        let charge = Charge::new(&self.budget.gauge, 0);
+        LogFill { growing: Arc::new(Growing::new(key, charge)), batch: Vec::new(), batch_bytes: 0 }
+    }
+}
+
+impl Deposit {
+    /// The parts that are written, of a body that is larger than a small one.
+    pub fn growing(&self) -> Option<&Arc<Growing>> {
+        match &self.kind {
+            Kind::Heap(_) => None,
+            Kind::Log(fill) => Some(&fill.growing),
+        }
+    }
+
+    /// Takes the next bytes; gives them back charged to the budget. `None`: the body is not stored after
+    /// all; what was written stays readable for those who follow it.
+    pub async fn push(&mut self, data: &Bytes) -> Option<Bytes> {
+        let length = data.len() as u64;
+        self.received += length;
+        if self.received > self.store.max_object_bytes || !self.has_promise() {
+            return None;
+        }
+        if matches!(self.kind, Kind::Heap(_)) && self.received > self.store.tier.inline_bytes() {
+            self.spill()?;
+        }
+        match &mut self.kind {
+            Kind::Heap(chunks) => {
+                let need = length + CHUNK_OVERHEAD_BYTES;
+                if self.room.bytes() < need && !self.store.budget.grow(&mut self.room, need) {
+                    return None;
+                }
+                let chunk = charged_chunk(data, self.room.split(need));
+                chunks.push(chunk.clone());
+                Some(chunk)
+            }
+            Kind::Log(fill) => {
+                if fill.growing.has_failed() {
+                    return None;
+                }
+                // Until it is written it takes memory; what the queue holds is bounded, so that this
+                // may go over the budget by that much when nothing else can give way.
+                let charge = self.store.budget.reserve(length + CHUNK_OVERHEAD_BYTES);
+                let gauge = &self.store.budget.gauge;
+                let charge = charge.unwrap_or_else(|| Charge::new(gauge, length + CHUNK_OVERHEAD_BYTES));
+                let chunk = charged_chunk(data, charge);
+                fill.batch.push(chunk.clone());
+                fill.batch_bytes += length;
+                if fill.batch_bytes >= PART_BYTES {
+                    self.flush().await?;
+                }
+                Some(chunk)
+            }
+        }
+    }
+
+    /// The body is complete: ready to be stored under its head. `None`: it can't be.
+    pub async fn complete(mut self) -> Option<Complete> {
+        self.flush().await?;
+        let body = match self.kind {
+            Kind::Heap(chunks) => Body::new(one_chunk(&self.store, chunks)),
+            Kind::Log(fill) => {
+                if !fill.growing.wait_for(self.received).await {
+                    return None;
+                }
+                fill.growing.body()?
+            }
+        };
+        Some(Complete { body, is_admitted: self.is_admitted, permit: self.permit })
+    }
+
+    /// The length of a body that goes to the log is unknown: room is promised ahead of what comes.
+    fn has_promise(&mut self) -> bool {
+        if self.is_sized || matches!(self.kind, Kind::Heap(_)) {
+            return true;
+        }
+        if self.received <= self.promises.len() as u64 * PROMISE_BYTES {
+            return true;
+        }
+        self.store.tier.promise(PROMISE_BYTES).map(|promise| self.promises.push(promise)).is_some()
+    }
+
+    /// From the heap to the log: it is larger than a small body.
+    fn spill(&mut self) -> Option<()> {
+        if self.is_sized || !self.store.tier.admits(self.key) {
+            return None;
+        }
+        self.promises.push(self.store.tier.promise(PROMISE_BYTES)?);
+        let mut fill = self.store.log_fill(self.key);
+        if let Kind::Heap(chunks) = &mut self.kind {
+            fill.batch_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+            fill.batch = std::mem::take(chunks);
+        }
+        self.permit = None;
+        self.kind = Kind::Log(fill);
+        Some(())
+    }
+
+    async fn flush(&mut self) -> Option<()> {
+        let Kind::Log(fill) = &mut self.kind else { return Some(()) };
+        if fill.batch.is_empty() {
+            return Some(());
+        }
+        let permit = self.store.tier.wait_for_queue(fill.batch_bytes).await?;
+        fill.batch_bytes = 0;
+        let batch = std::mem::take(&mut fill.batch);
+        self.store.tier.append(&fill.growing, batch, permit);
+        Some(())
+    }
+}
+
+/// A small body in one chunk, which a hit hands on with one slice.
+fn one_chunk(store: &Store, chunks: Vec<Bytes>) -> Vec<Bytes> {
+    if chunks.len() < 2 {
+        return chunks;
+    }
+    let whole = chunks.concat();
+    match store.budget.reserve(whole.len() as u64 + CHUNK_OVERHEAD_BYTES) {
+        Some(charge) => vec![charged_chunk(&whole, charge)],
+        None => chunks,
+    }
+}

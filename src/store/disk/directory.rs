@@ -1,0 +1,180 @@
+//! The store's directory: whose it is, and that nobody else has it open.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::format::FORMAT;
+use super::health::{self, Health};
+use super::io::{Directory, Disk, Memory};
+
+/// Says that a directory is a store, and of which format.
+const MARKER: &str = "FORMAT";
+const MARKER_TEXT: &str = "larder store, format ";
+/// What other parts of the node keep beside the segments.
+const NEIGHBOURS: [&str; 3] = ["node.id", "admin.token", "lost+found"];
+
+/// Why a store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the store {0} is open in another process; stop that one, or give each node a store.path of its own")]
+    InUse(PathBuf),
+    /// It is something else.
+    #[error("{path} is no store of larder: it holds {found:?}; choose an empty directory as store.path")]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// It is of another version.
+    #[error("the store {path}: {why}; nothing was deleted: run the version that wrote it, choose another store.path, or delete the directory")]
+    OtherFormat {
+        /// The directory.
+        path: PathBuf,
+        /// What is different.
+        why: String,
+    },
+    /// The system says no.
+    #[error("the store {path}: {source}")]
+    Io {
+        /// The directory.
+        path: String,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn of(path: Option<&Path>, source: io::Error) -> Self {
+        match path {
+            Some(path) if source.kind() == io::ErrorKind::Unsupported => {
+                Self::OtherFormat { path: path.to_owned(), why: source.to_string() }
+            }
+            path => Self::Io { path: super::shown(path), source },
+        }
+    }
+}
+
+/// A lock that ends with the process, however it ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _directory: OwnedFd,
+}
+
+/// Opens a directory as a store, or memory.
+pub(super) fn open(
+    path: Option<&Path>,
+    health: &Health,
+) -> Result<(Arc<dyn Disk>, Option<Lock>), OpenError> {
+    let Some(path) = path else { return Ok((Arc::new(Memory::default()), None)) };
+    let failed = |source: io::Error| OpenError::of(Some(path), source);
+    fs::create_dir_all(path).map_err(failed)?;
+    let lock = lock(path)?;
+    if let Err(error) = claim(path)? {
+        health.degrade(health::Mode::ReadOnly, &format!("can't be written to: {error}"));
+    }
+    let disk = Directory::new(path).map_err(failed)?;
+    Ok((Arc::new(disk), Some(lock)))
+}
+
+/// The lock is on the directory itself, so that it works on a read-only mount too.
+fn lock(path: &Path) -> Result<Lock, OpenError> {
+    let failed = |source: rustix::io::Errno| OpenError::of(Some(path), source.into());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock { _directory: directory }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Makes an empty directory a store, or checks that it is one. The inner error: it can't be written to.
+fn claim(path: &Path) -> Result<io::Result<()>, OpenError> {
+    let marker = path.join(MARKER);
+    match fs::read_to_string(&marker) {
+        Ok(text) => {
+            let format = text.trim().strip_prefix(MARKER_TEXT.trim_end()).map(str::trim);
+            match format.and_then(|format| format.parse::<u32>().ok()) {
+                Some(FORMAT) => {
+                    let probe = fs::OpenOptions::new().write(true).open(&marker);
+                    Ok(probe.map(|_| ()))
+                }
+                Some(other) => {
+                    let why = format!("its format is {other}, and this version reads {FORMAT}");
+                    Err(OpenError::OtherFormat { path: path.to_owned(), why })
+                }
+                None => Err(OpenError::NotOurs { path: path.to_owned(), found: MARKER.into() }),
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let entries = fs::read_dir(path).map_err(|source| OpenError::of(Some(path), source))?;
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if !NEIGHBOURS.contains(&name.as_str()) {
+                    return Err(OpenError::NotOurs { path: path.to_owned(), found: name });
+                }
+            }
+            Ok(fs::write(&marker, format!("{MARKER_TEXT}{FORMAT}\n")))
+        }
+        Err(source) => Err(OpenError::of(Some(path), source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("larder-directory-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn opened(path: &Path) -> Result<Lock, OpenError> {
+        open(Some(path), &Health::default()).map(|(_, lock)| lock.unwrap())
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let path = temporary("lock");
+        let first = opened(&path).unwrap();
+        assert!(matches!(opened(&path), Err(OpenError::InUse(_))));
+        drop(first);
+        opened(&path).unwrap();
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn only_an_empty_directory_becomes_a_store() {
+        let path = temporary("ours");
+        fs::write(path.join("admin.token"), "x").unwrap();
+        drop(opened(&path).unwrap());
+        drop(opened(&path).unwrap());
+        fs::remove_file(path.join(MARKER)).unwrap();
+        fs::remove_dir_all(path.join("segments")).unwrap();
+        fs::write(path.join("letter.txt"), "dear").unwrap();
+        let refused = opened(&path);
+        assert!(matches!(refused, Err(OpenError::NotOurs { found, .. }) if found == "letter.txt"));
+        assert!(path.join("letter.txt").exists());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn another_format_is_refused_and_kept() {
+        let path = temporary("format");
+        fs::write(path.join(MARKER), "larder store, format 9\n").unwrap();
+        let Err(refused) = opened(&path) else { panic!("opened") };
+        assert!(refused.to_string().contains("its format is 9"), "{refused}");
+        fs::write(path.join(MARKER), "something else").unwrap();
+        assert!(matches!(opened(&path), Err(OpenError::NotOurs { .. })));
+        fs::remove_dir_all(path).unwrap();
+    }
+}

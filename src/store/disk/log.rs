@@ -1,0 +1,475 @@
+//! The log's writer: the one thread that appends frames, changes the index and evicts segments.
+//!
+//! Everything that changes what is on disk comes through its queue, in order; so the order of the
+//! frames in the log is the order of what happened, the last frame of a key is its truth, and nothing
+//! that follows needs a lock or a comparison to be right. The queue's bytes are bounded: a fill that is
+//! not accepted yet is turned away when they are used up, an accepted one waits, and its origin with it.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::evict::Eviction;
+use super::format::{self, ENTRY_BYTES, Entry as FrameEntry, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind};
+use super::health::{Fault, Mode};
+use super::index::{Found, Location};
+use super::meta::{Meta, OWN, PartMeta, VariantMeta};
+use super::segment::{Origin, Segment};
+use super::{Tier, format::Bad};
+use crate::object::{Growing, Object, Part, Place, Sum};
+use crate::rules::key::KeyHash;
+use crate::store::Entry;
+
+/// Between two looks at the segments when nothing is to be written.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long the writer waits for the room of an evicted segment before it ends who still reads it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Times that it waits so before it gives up on a write.
+const ATTEMPTS: usize = 10;
+/// More pieces than this are copied together before they are written.
+const PIECES: usize = 64;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Op {
+    /// Write an entry; it is what stands under its key from now on.
+    Put { entry: Arc<Entry>, replaces: Option<Arc<Entry>>, number: u64, permit: Option<OwnedSemaphorePermit> },
+    /// Write the next part of a body.
+    Part { growing: Arc<Growing>, chunks: Vec<Bytes>, permit: OwnedSemaphorePermit },
+    /// The key is not stored any more.
+    Remove { key: KeyHash, number: u64 },
+    /// The key is to be revalidated before its next use.
+    MustRevalidate(KeyHash),
+    /// What is stored under the key can't be read.
+    Lost(KeyHash),
+    /// Seal what is open and say so; nothing is written afterwards.
+    Close(oneshot::Sender<()>),
+}
+
+/// The segment that is written to.
+struct Active {
+    segment: Arc<Segment>,
+    used: u64,
+    frames: Vec<FrameEntry>,
+}
+
+impl Active {
+    /// With the footer that will list the frame.
+    fn has_room_for(&self, length: u64) -> bool {
+        let footer = (self.frames.len() + 1) * ENTRY_BYTES + HEADER_BYTES;
+        self.used + length + footer as u64 <= self.segment.length
+    }
+}
+
+/// A frame could not be written; what it was for is not stored.
+#[derive(Debug)]
+pub(super) struct NotWritten;
+
+impl From<Bad> for NotWritten {
+    fn from(_: Bad) -> Self {
+        Self
+    }
+}
+
+/// See the module.
+pub(super) struct Writer {
+    pub(super) tier: Arc<Tier>,
+    active: Option<Active>,
+    pub(super) eviction: Option<Eviction>,
+    /// What is written again finds room, or is dropped: it evicts nothing itself.
+    pub(super) is_relocating: bool,
+    next_id: u32,
+    /// Bytes that may be written again without being asked for by a fill.
+    pub(super) reinsertion_credit: i64,
+    faults_seen: u64,
+}
+
+impl Writer {
+    pub(super) fn new(tier: Arc<Tier>, next_id: u32) -> Self {
+        let faults_seen = crate::region::faults();
+        Self { tier, active: None, eviction: None, is_relocating: false, next_id, reinsertion_credit: 0, faults_seen }
+    }
+
+    /// Works until it is told to close.
+    pub(super) fn run(mut self, ops: &Receiver<Op>) {
+        loop {
+            match ops.recv_timeout(IDLE) {
+                Ok(Op::Close(done)) => {
+                    if let Some(active) = self.active.take() {
+                        seal(active);
+                    }
+                    let _ = done.send(());
+                    return;
+                }
+                Ok(op) => self.take(op),
+                Err(RecvTimeoutError::Timeout) => self.look_after_segments(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.evict_ahead();
+        }
+    }
+
+    fn take(&mut self, op: Op) {
+        match op {
+            Op::Put { entry, replaces, number, permit } => {
+                let key = entry.key().hash();
+                let written = self.put(&entry, replaces.as_deref());
+                self.tier.counters.wrote(written.is_ok());
+                if written.is_err() {
+                    // What stood there is outdated.
+                    self.forget(key);
+                }
+                self.tier.settled(key, number);
+                drop(permit);
+            }
+            Op::Part { growing, chunks, permit } => {
+                if growing.has_failed() || self.part(&growing, &chunks).is_err() {
+                    growing.fail();
+                }
+                drop(permit);
+            }
+            Op::Remove { key, number } => {
+                self.forget(key);
+                let _ = self.mark(key, Kind::Tombstone);
+                self.tier.settled(key, number);
+            }
+            Op::MustRevalidate(key) => {
+                if self.tier.index.mark_must_revalidate(key) {
+                    let _ = self.mark(key, Kind::MustRevalidate);
+                }
+            }
+            Op::Lost(key) => {
+                self.forget(key);
+                self.tier.budget.memory.remove(key);
+                let _ = self.mark(key, Kind::Tombstone);
+            }
+            Op::Close(_) => {}
+        }
+    }
+
+    fn put(&mut self, entry: &Entry, replaces: Option<&Entry>) -> Result<(), NotWritten> {
+        let objects: Vec<&Arc<Object>> = entry.variants().iter().collect();
+        let fields: Vec<_> = objects.iter().map(|object| object.head.fields()).collect();
+        let mut inline = Inline::default();
+        let mut variants = Vec::with_capacity(objects.len());
+        for (object, fields) in objects.iter().zip(&fields) {
+            let Some(parts) = self.parts_of(object, &mut inline) else { continue };
+            let mut variant = VariantMeta::new(&object.head, fields, parts);
+            variant.must_revalidate = object.is_invalidated();
+            variant.last_used = object.last_used_ms();
+            variants.push(variant);
+        }
+        if variants.is_empty() {
+            return Err(NotWritten);
+        }
+        let meta = Meta { key: entry.key().canonical(), variants };
+        let (segment, body_at) = self.response(entry.key().hash(), &meta, &inline.pieces, 0)?;
+        self.earn(u64::from(inline.length));
+        for (object, place) in inline.owners {
+            object.set_inline(segment, Place { offset: body_at + place.offset, ..place });
+        }
+        self.account_for_replaced(entry, replaces);
+        Ok(())
+    }
+
+    /// Where a variant's body is, or will be; `None`: a part of it is gone.
+    fn parts_of(&self, object: &Arc<Object>, inline: &mut Inline) -> Option<Vec<PartMeta>> {
+        let parts = object.body.parts();
+        if !parts.is_empty() {
+            let is_there = parts.iter().all(|part| part.pages().is_live());
+            let places = parts.iter().map(|part| part.place()).map(|(id, place)| PartMeta::new(id, place));
+            return is_there.then(|| places.collect());
+        }
+        if object.body.is_empty() {
+            return Some(Vec::new());
+        }
+        match object.inline() {
+            Some((id, place)) if self.tier.table.get(id).is_some() => Some(vec![PartMeta::new(id, place)]),
+            _ => {
+                let place = inline.add(object.body.chunks());
+                inline.owners.push((object.clone(), place));
+                Some(vec![PartMeta::new(OWN, place)])
+            }
+        }
+    }
+
+    /// Writes a response frame and points the index at it; gives the segment and where the body begins.
+    pub(super) fn response(
+        &mut self,
+        key: KeyHash,
+        meta: &Meta<'_>,
+        body: &[Bytes],
+        flags: u8,
+    ) -> Result<(u32, u32), NotWritten> {
+        let meta = meta.encode()?;
+        let body_bytes: usize = body.iter().map(Bytes::len).sum();
+        let frame = Frame {
+            kind: Kind::Response,
+            flags,
+            key,
+            meta_bytes: meta.len() as u32,
+            body_bytes: body_bytes as u32,
+            version: self.tier.versions.next(),
+            sum: Sum::of(&meta),
+        };
+        let mut pieces = vec![Bytes::from(meta)];
+        pieces.extend_from_slice(body);
+        let (segment, location) = self.frame(&frame, &pieces)?;
+        let found = Found {
+            location,
+            length: frame.length() as u32,
+            asked: 0,
+            must_revalidate: flags & FLAG_MUST_REVALIDATE != 0,
+        };
+        let old = self.tier.index.insert(key, found);
+        self.account_for(old);
+        segment.account(frame.length() as i64);
+        Ok((segment.id, location.offset + HEADER_BYTES as u32 + frame.meta_bytes))
+    }
+
+    fn part(&mut self, growing: &Growing, chunks: &[Bytes]) -> Result<(), NotWritten> {
+        let (segment, place) = self.part_frame(growing.key(), chunks)?;
+        let bytes = segment.slice(place.offset, place.length).ok_or(NotWritten)?;
+        growing.add(segment, bytes, place);
+        self.earn(u64::from(place.length));
+        Ok(())
+    }
+
+    /// Writes a part's frame; gives where its bytes are.
+    pub(super) fn part_frame(
+        &mut self,
+        key: KeyHash,
+        chunks: &[Bytes],
+    ) -> Result<(Arc<Segment>, Place), NotWritten> {
+        let mut hasher = blake3::Hasher::new();
+        let mut length = 0;
+        for chunk in chunks {
+            hasher.update(chunk);
+            length += chunk.len() as u32;
+        }
+        let mut sum = Sum::default();
+        sum.0.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        let version = self.tier.versions.next();
+        let frame =
+            Frame { kind: Kind::Part, flags: 0, key, meta_bytes: 0, body_bytes: length, version, sum };
+        let (segment, location) = self.frame(&frame, chunks)?;
+        segment.account(frame.length() as i64);
+        Ok((segment, Place { offset: location.offset + HEADER_BYTES as u32, length, sum }))
+    }
+
+    fn mark(&mut self, key: KeyHash, kind: Kind) -> Result<(), NotWritten> {
+        if !self.tier.shared.disk.is_persistent() {
+            return Ok(());
+        }
+        let version = self.tier.versions.next();
+        let sum = Sum::of(&[]);
+        let frame = Frame { kind, flags: 0, key, meta_bytes: 0, body_bytes: 0, version, sum };
+        self.frame(&frame, &[]).map(|_| ())
+    }
+
+    /// Takes a key out of the index.
+    fn forget(&mut self, key: KeyHash) {
+        let old = self.tier.index.remove(key);
+        self.account_for(old);
+    }
+
+    /// A frame that nothing refers to any more is dead.
+    pub(super) fn account_for(&self, old: Option<Found>) {
+        if let Some(old) = old
+            && let Some(segment) = self.tier.table.at(old.location.slot)
+        {
+            segment.account(-i64::from(old.length));
+        }
+    }
+
+    /// So are the parts of variants that were replaced.
+    fn account_for_replaced(&self, entry: &Entry, replaces: Option<&Entry>) {
+        let Some(old) = replaces else { return };
+        let is_kept = |part: &Arc<Part>| {
+            entry.variants().iter().any(|v| v.body.parts().first().is_some_and(|p| Arc::ptr_eq(p, part)))
+        };
+        for object in old.variants() {
+            let parts = object.body.parts();
+            if parts.first().is_some_and(|first| !is_kept(first)) {
+                for part in parts {
+                    let (id, place) = part.place();
+                    if let Some(segment) = self.tier.table.get(id) {
+                        segment.account(-(format::frame_length(u64::from(place.length)) as i64));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends a frame. Nothing is ever written where something was tried before.
+    fn frame(&mut self, frame: &Frame, pieces: &[Bytes]) -> Result<(Arc<Segment>, Location), NotWritten> {
+        let health = &self.tier.health;
+        if health.mode() == Mode::Off || (health.mode() == Mode::ReadOnly && !health.is_retry_due()) {
+            return Err(NotWritten);
+        }
+        self.make_room(frame.length())?;
+        let Some(active) = &mut self.active else { return Err(NotWritten) };
+        let offset = active.used as u32;
+        let header = frame.encode(active.segment.id, offset);
+        let padding = [0; format::ALIGN as usize];
+        let payload: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let padding = &padding[..(frame.length() - payload) as usize - HEADER_BYTES];
+        let together;
+        let mut slices = vec![IoSlice::new(&header)];
+        if pieces.len() > PIECES {
+            together = pieces.concat();
+            slices.push(IoSlice::new(&together));
+        } else {
+            slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
+        }
+        slices.push(IoSlice::new(padding));
+        let written = active.segment.file().write_at(&slices, u64::from(offset));
+        active.used += frame.length();
+        active.segment.set_used_bytes(active.used);
+        self.tier.health.wrote(&written);
+        written.map_err(|_| NotWritten)?;
+        self.tier.health.recover();
+        self.tier.counters.wrote_bytes(frame.length(), payload);
+        active.segment.set_first_version(frame.version);
+        active.frames.push(FrameEntry {
+            kind: frame.kind,
+            flags: frame.flags,
+            key: frame.key,
+            version: frame.version,
+            offset,
+            length: frame.length() as u32,
+        });
+        Ok((active.segment.clone(), Location { slot: active.segment.slot(), offset }))
+    }
+
+    /// Sees to it that a frame of `length` fits into the active segment.
+    fn make_room(&mut self, length: u64) -> Result<(), NotWritten> {
+        let overhead = (2 * HEADER_BYTES + ENTRY_BYTES) as u64;
+        if length + overhead > self.tier.limits.segment {
+            return Err(NotWritten);
+        }
+        while !self.active.as_ref().is_some_and(|active| active.has_room_for(length)) {
+            if let Some(active) = self.active.take() {
+                active.segment.keep_frames(active.frames);
+                let segment = active.segment;
+                self.tier.shared.pool.run(move || segment.seal());
+            }
+            self.free_a_segment()?;
+            // What an eviction wrote again may have opened one.
+            if self.active.is_none() {
+                self.active = Some(self.open()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts until another segment is within the limit.
+    fn free_a_segment(&mut self) -> Result<(), NotWritten> {
+        let length = self.tier.limits.segment;
+        if self.tier.health.mode() == Mode::ReadOnly && !self.is_relocating {
+            // A full disk, tried again: live within what there is.
+            self.evict_now();
+        }
+        for attempt in 0..ATTEMPTS {
+            if self.tier.shared.file_bytes() + length <= self.tier.limits.capacity() {
+                return Ok(());
+            }
+            if self.is_relocating {
+                return Err(NotWritten);
+            }
+            let is_evicted = attempt < 2 && self.evict_now();
+            if !is_evicted || attempt > 0 {
+                self.tier.shared.wait_until_freed(PATIENCE);
+            }
+            if attempt > 1 {
+                self.tier.shared.revoke_oldest();
+            }
+        }
+        tracing::warn!("no room for a new segment: readers hold what was evicted");
+        Err(NotWritten)
+    }
+
+    /// A new segment to write to.
+    fn open(&mut self) -> Result<Active, NotWritten> {
+        match self.create(self.tier.limits.segment) {
+            Ok(segment) => {
+                self.tier.table.add(&segment);
+                Ok(Active { segment, used: HEADER_BYTES as u64, frames: Vec::new() })
+            }
+            Err(error) => {
+                self.tier.health.wrote(&Err(error));
+                self.tier.limits.shrink_to(self.tier.shared.file_bytes());
+                Err(NotWritten)
+            }
+        }
+    }
+
+    fn create(&mut self, length: u64) -> io::Result<Arc<Segment>> {
+        let tier = &self.tier;
+        let charge = if tier.shared.disk.is_persistent() {
+            None
+        } else {
+            Some(tier.budget.reserve(length).ok_or(io::ErrorKind::OutOfMemory)?)
+        };
+        let id = self.next_id;
+        self.next_id += 1;
+        let file = tier.shared.disk.create(id, length)?;
+        file.write_at(&[IoSlice::new(&format::encode_segment(id, length))], 0)?;
+        Segment::map((id, length), file, &Origin::New, &tier.shared, tier.ops.clone(), charge)
+    }
+
+    fn look_after_segments(&mut self) {
+        let faults = crate::region::faults();
+        let segments = self.tier.table.all();
+        if faults != self.faults_seen {
+            self.faults_seen = faults;
+            segments.iter().for_each(|segment| segment.check_length());
+        }
+        for segment in segments.iter().filter(|segment| segment.is_bad()) {
+            tracing::error!(segment = segment.id, "a segment's file has become shorter; what was in it is lost");
+            self.tier.health.note(Fault::Truncated);
+            if self.active.as_ref().is_some_and(|active| active.segment.id == segment.id) {
+                self.active = None;
+            }
+            self.drop_segment(segment);
+        }
+    }
+
+    /// The segment that is written to.
+    pub(super) fn active_id(&self) -> Option<u32> {
+        self.active.as_ref().map(|active| active.segment.id)
+    }
+}
+
+fn seal(active: Active) {
+    active.segment.keep_frames(active.frames);
+    active.segment.seal();
+}
+
+/// Bodies that a frame carries itself.
+#[derive(Default)]
+struct Inline {
+    pieces: Vec<Bytes>,
+    length: u32,
+    owners: Vec<(Arc<Object>, Place)>,
+}
+
+impl Inline {
+    /// Adds a body; gives its place from the begin of the frame's body.
+    fn add(&mut self, chunks: &[Bytes]) -> Place {
+        let mut hasher = blake3::Hasher::new();
+        let offset = self.length;
+        for chunk in chunks {
+            hasher.update(chunk);
+            self.length += chunk.len() as u32;
+            self.pieces.push(chunk.clone());
+        }
+        let mut sum = Sum::default();
+        sum.0.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Place { offset, length: self.length - offset, sum }
+    }
+}

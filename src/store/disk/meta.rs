@@ -1,0 +1,194 @@
+//! What a response frame says: a key and all its variants, each with its head and where its body is.
+//!
+//! The whole entry of a key is one frame: the newest frame of a key is all that is to know of it, and
+//! a change of one variant writes the small heads of all of them again, never their bodies.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::format::Bad;
+use crate::object::{Head, Place, Sum};
+use crate::rules::freshness::{Freshness, SOURCES};
+use crate::rules::key::CacheKey;
+use crate::rules::time::Millis;
+use crate::rules::vary::{VariantKey, VaryRule};
+
+/// In place of a segment's number: the frame's own body, from its start.
+pub(super) const OWN: u32 = u32::MAX;
+
+/// All that is stored under a key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Meta<'a> {
+    /// The canonical URL.
+    pub(super) key: &'a str,
+    #[serde(borrow)]
+    pub(super) variants: Vec<VariantMeta<'a>>,
+}
+
+/// A variant.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct VariantMeta<'a> {
+    status: u16,
+    #[serde(borrow)]
+    fields: Vec<(&'a str, &'a [u8])>,
+    #[serde(borrow)]
+    vary: Vec<&'a str>,
+    variant: &'a [u8],
+    times: [i64; 5],
+    no_cache: bool,
+    never_stale: bool,
+    source: u8,
+    #[serde(borrow)]
+    strip_fields: Vec<&'a str>,
+    pub(super) version: u64,
+    pub(super) must_revalidate: bool,
+    pub(super) last_used: i64,
+    pub(super) parts: Vec<PartMeta>,
+}
+
+/// A part of a body: segment (or [`OWN`]), offset, length, sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PartMeta(pub(super) u32, pub(super) u32, pub(super) u32, pub(super) [u8; 16]);
+
+impl PartMeta {
+    pub(super) fn new(segment: u32, place: Place) -> Self {
+        Self(segment, place.offset, place.length, place.sum.0)
+    }
+
+    pub(super) fn segment(&self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { offset: self.1, length: self.2, sum: Sum(self.3) }
+    }
+}
+
+impl<'a> VariantMeta<'a> {
+    /// Of a head; `fields` are its fields without the places held for each answer.
+    pub(super) fn new(head: &'a Head, fields: &'a HeaderMap, parts: Vec<PartMeta>) -> Self {
+        let freshness = &head.freshness;
+        let times = [
+            freshness.response_time.0,
+            freshness.initial_age_ms,
+            freshness.fresh_until.0,
+            freshness.swr_until.0,
+            freshness.sie_until.0,
+        ];
+        Self {
+            status: head.status.as_u16(),
+            fields: fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+            vary: head.vary.names().iter().map(HeaderName::as_str).collect(),
+            variant: head.variant.as_bytes(),
+            times,
+            no_cache: freshness.no_cache,
+            never_stale: freshness.never_stale,
+            source: SOURCES.iter().position(|source| *source == freshness.source).unwrap_or(0) as u8,
+            strip_fields: freshness.strip_fields.iter().map(HeaderName::as_str).collect(),
+            version: head.version,
+            must_revalidate: false,
+            last_used: 0,
+            parts,
+        }
+    }
+
+    /// The head again.
+    pub(super) fn head(&self, key: &CacheKey) -> Result<Head, Bad> {
+        let names = |names: &[&str]| names.iter().map(|name| name.parse::<HeaderName>()).collect();
+        let names = |list: &[&str]| -> Result<Vec<HeaderName>, Bad> {
+            let names: Result<Vec<_>, _> = names(list);
+            names.map_err(|_| Bad::Shape)
+        };
+        let mut headers = HeaderMap::with_capacity(self.fields.len() + 2);
+        for (name, value) in &self.fields {
+            let name: HeaderName = name.parse().map_err(|_| Bad::Shape)?;
+            headers.append(name, HeaderValue::from_bytes(value).map_err(|_| Bad::Shape)?);
+        }
+        let [response_time, initial_age_ms, fresh_until, swr_until, sie_until] = self.times;
+        let freshness = Freshness {
+            response_time: Millis(response_time),
+            initial_age_ms,
+            fresh_until: Millis(fresh_until),
+            swr_until: Millis(swr_until),
+            sie_until: Millis(sie_until),
+            no_cache: self.no_cache,
+            never_stale: self.never_stale,
+            source: SOURCES.get(usize::from(self.source)).copied().unwrap_or(SOURCES[0]),
+            strip_fields: names(&self.strip_fields)?.into_boxed_slice(),
+        };
+        let selecting = (VaryRule::new(names(&self.vary)?), VariantKey::from_bytes(self.variant));
+        let status = StatusCode::from_u16(self.status).map_err(|_| Bad::Shape)?;
+        let mut head = Head::new(key.clone(), status, headers, selecting, freshness);
+        head.version = self.version;
+        Ok(head)
+    }
+}
+
+impl<'a> Meta<'a> {
+    /// The bytes of a frame's meta.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, Bad> {
+        postcard::to_stdvec(self).map_err(|_| Bad::Shape)
+    }
+
+    /// Reads a frame's meta.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Bad> {
+        postcard::from_bytes(bytes).map_err(|_| Bad::Shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::key::Scheme;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_head_is_read_back() {
+        let mut headers = HeaderMap::new();
+        headers.append("etag", HeaderValue::from_static("\"a\""));
+        headers.append("x-two", HeaderValue::from_static("1"));
+        headers.append("x-two", HeaderValue::from_bytes(b"\xe9").unwrap());
+        let mut request = HeaderMap::new();
+        request.insert("accept-language", HeaderValue::from_static("de"));
+        let vary = VaryRule::new(vec![http::header::ACCEPT_LANGUAGE]);
+        let variant = vary.key(&request);
+        let freshness = Freshness {
+            response_time: Millis(5),
+            initial_age_ms: 6,
+            fresh_until: Millis(7),
+            swr_until: Millis(8),
+            sie_until: Millis(i64::MAX),
+            no_cache: true,
+            never_stale: true,
+            source: "heuristic",
+            strip_fields: Box::new([http::header::SET_COOKIE]),
+        };
+        let key = CacheKey::new(Scheme::Https, "a.example", "/x", Some("q"));
+        let mut head = Head::new(key.clone(), StatusCode::OK, headers, (vary, variant), freshness);
+        head.version = 42;
+        let fields = head.fields();
+        let place = Place { offset: 64, length: 3, sum: Sum::of(b"abc") };
+        let variant = VariantMeta::new(&head, &fields, vec![PartMeta::new(OWN, place)]);
+        let bytes = Meta { key: key.canonical(), variants: vec![variant] }.encode().unwrap();
+        let meta = Meta::decode(&bytes).unwrap();
+        assert_eq!(meta.key, "https://a.example/x?q");
+        let again = meta.variants[0].head(&key).unwrap();
+        assert_eq!(again.headers, head.headers);
+        assert_eq!(again.freshness, head.freshness);
+        assert_eq!((again.vary, again.variant, again.version), (head.vary, head.variant, 42));
+        assert_eq!(meta.variants[0].parts[0].place(), place);
+        assert!(Meta::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(meta) = Meta::decode(&bytes) {
+                let key = CacheKey::new(Scheme::Https, "a.example", "/", None);
+                for variant in &meta.variants {
+                    let _ = variant.head(&key);
+                }
+            }
+        }
+    }
+}

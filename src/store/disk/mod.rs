@@ -1,0 +1,436 @@
+//! The disk tier: a log of segments, mapped for reading.
+//!
+//! ```text
+//! fills ──▶ queue ──▶ writer ──▶ segments ──▶ mapping ──▶ responses
+//!                       │  ▲                     ▲
+//!                       ▼  └── eviction          │
+//!                     index ◀─── load ───────────┘
+//! ```
+//!
+//! - [`log`]: the one thread that appends, indexes and evicts; [`evict`]: which segment goes.
+//! - [`format`]: the bytes of a segment; [`meta`]: what a response frame says.
+//! - [`segment`]: a mapped file and who reads it; [`read`]: from the log into memory.
+//! - [`index`]: 16 bytes a key; [`recover`]: the index again after a start.
+//! - [`io`]: the files, on disk or in memory; [`pool`]: the threads that wait for them; [`health`]:
+//!   what fails, and what that means.
+//!
+//! With `disk = 0` the segments are memory files that take of the memory budget; small bodies then
+//! live on the heap alone.
+
+mod directory;
+mod evict;
+mod format;
+mod health;
+mod index;
+mod io;
+mod log;
+mod meta;
+mod pool;
+mod read;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod sim;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::Entry;
+use super::admission::Sketch;
+use super::budget::Budget;
+use super::metrics::DiskCounters;
+use super::versions::Versions;
+use crate::region::Arena;
+use crate::rules::key::KeyHash;
+use crate::telemetry::Clock;
+pub use directory::OpenError;
+pub use health::Mode;
+use health::{Fault, Health};
+use index::Index;
+use log::{Op, Writer};
+use pool::Pool;
+use segment::{Shared, Table};
+
+/// Bytes that may wait for the writer, in KiB.
+const QUEUE_KIB: u64 = 16 * 1024;
+/// Segments that the budget is cut into at least; a smaller budget has smaller segments.
+const MIN_SEGMENTS: u64 = 16;
+const MIN_SEGMENT_BYTES: u64 = 1024 * 1024;
+/// With `disk = 0`, the share of the memory budget that the log may take: three quarters.
+const MEMORY_SHARE: (u64, u64) = (3, 4);
+/// A key takes this much of a store of unknown objects when the sketch of admission is sized.
+const TYPICAL_OBJECT_BYTES: u64 = 32 * 1024;
+
+/// What enters the disk tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Everything.
+    All,
+    /// What was asked for before.
+    SecondHit,
+}
+
+/// The disk tier of `[store]`.
+#[derive(Clone, Debug)]
+pub struct DiskConfig {
+    /// The directory; `None`: segments in memory.
+    pub path: Option<PathBuf>,
+    /// What all segment files take at most.
+    pub bytes: u64,
+    /// A segment's length.
+    pub segment_bytes: u64,
+    /// Bodies up to here are kept on the heap too.
+    pub memory_object_bytes: u64,
+    /// What enters.
+    pub admission: Admission,
+}
+
+/// What there is room for.
+#[derive(Debug)]
+pub(super) struct Limits {
+    configured: u64,
+    capacity: AtomicU64,
+    /// A segment's length.
+    pub(super) segment: u64,
+    /// Bodies up to here lie in their response's frame, and on the heap when they are in memory.
+    pub(super) inline: u64,
+}
+
+impl Limits {
+    fn new(config: &DiskConfig, budget: u64) -> Self {
+        let (share, of) = MEMORY_SHARE;
+        let bytes = if config.path.is_some() { config.bytes } else { budget / of * share };
+        let most = (bytes / MIN_SEGMENTS).max(MIN_SEGMENT_BYTES);
+        let segment = config.segment_bytes.min(most) / MIN_SEGMENT_BYTES * MIN_SEGMENT_BYTES;
+        // More segments than the index can tell apart are never made.
+        let segment = segment.max(bytes.div_ceil(u64::from(u16::MAX) - 1).next_multiple_of(MIN_SEGMENT_BYTES));
+        let inline = config.memory_object_bytes.min(segment / 4);
+        Self { configured: bytes, capacity: AtomicU64::new(bytes), segment, inline }
+    }
+
+    /// What all segment files may take.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity.load(Relaxed)
+    }
+
+    /// Someone else has filled the disk: no more than this then, as long as the process runs.
+    fn shrink_to(&self, bytes: u64) {
+        self.capacity.fetch_min(bytes.max(2 * self.segment).min(self.configured), Relaxed);
+    }
+}
+
+/// A change that the writer has not made yet.
+#[derive(Clone, Debug)]
+enum Pending {
+    Put(Arc<Entry>),
+    Removed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tier {
+    index: Index,
+    table: Table,
+    shared: Arc<Shared>,
+    health: Arc<Health>,
+    budget: Arc<Budget>,
+    versions: Arc<Versions>,
+    clock: Clock,
+    limits: Limits,
+    admission: Option<Mutex<Sketch>>,
+    ops: mpsc::Sender<Op>,
+    queue: Arc<Semaphore>,
+    /// By key: what was said last, and the number of the operation that says it.
+    pending: Mutex<HashMap<KeyHash, (u64, Pending)>>,
+    next_number: AtomicU64,
+    /// Bytes that accepted fills will write.
+    promised: Arc<AtomicU64>,
+    counters: DiskCounters,
+    /// What is older than this version is stale: the clock went back while the node was down.
+    stale_below: u64,
+    /// Held as long as the store is open.
+    _lock: Option<directory::Lock>,
+}
+
+impl Tier {
+    /// Opens the store's directory, or memory, and starts the writer.
+    pub(super) fn open(
+        config: &DiskConfig,
+        budget: Arc<Budget>,
+        versions: Arc<Versions>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, OpenError> {
+        let health = Arc::new(Health::default());
+        let (disk, lock) = directory::open(config.path.as_deref(), &health)?;
+        Self::open_on(disk, lock, config, (budget, versions, clock), health)
+            .map_err(|source| OpenError::of(config.path.as_deref(), source))
+    }
+
+    fn open_on(
+        disk: Arc<dyn io::Disk>,
+        lock: Option<directory::Lock>,
+        config: &DiskConfig,
+        (budget, versions, clock): (Arc<Budget>, Arc<Versions>, Clock),
+        health: Arc<Health>,
+    ) -> std::io::Result<Arc<Self>> {
+        let mut limits = Limits::new(config, budget.limit);
+        let largest = disk.list()?.iter().map(|(_, length)| *length).max().unwrap_or(0);
+        // Files of another configuration are kept; those given up and still read count as files too.
+        let slots = (limits.configured / limits.segment.min(largest.max(MIN_SEGMENT_BYTES)) + 2) as usize;
+        let slots = slots.min(usize::from(u16::MAX));
+        let arena = Arena::reserve(slots, limits.segment.max(largest))?;
+        limits.inline = limits.inline.min(limits.segment / 4);
+        let shared = Shared::new(disk, Pool::start()?, health.clone(), arena);
+        let (ops, queue) = mpsc::channel();
+        let sketch = || Sketch::new((limits.configured / TYPICAL_OBJECT_BYTES) as usize);
+        let mut tier = Arc::new(Self {
+            index: Index::new(),
+            table: Table::new(slots),
+            shared,
+            health,
+            budget,
+            clock,
+            admission: (config.admission == Admission::SecondHit).then(|| Mutex::new(sketch())),
+            limits,
+            ops,
+            queue: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            pending: Mutex::default(),
+            next_number: AtomicU64::new(0),
+            promised: Arc::default(),
+            counters: DiskCounters::default(),
+            stale_below: 0,
+            versions,
+            _lock: lock,
+        });
+        let started = std::time::Instant::now();
+        let recovered = recover::recover(&tier)?;
+        tier.versions.resume(recovered.last_version);
+        if Versions::time_of(recovered.last_version) > clock.now() {
+            tracing::warn!("the clock is behind the newest stored response: everything stored is stale");
+            if let Some(tier) = Arc::get_mut(&mut tier) {
+                tier.stale_below = recovered.last_version + 1;
+            }
+        }
+        if tier.shared.disk.is_persistent() {
+            tracing::info!(
+                keys = tier.index.len(),
+                segments = recovered.segments,
+                bytes_read = recovered.read_bytes,
+                bytes_lost = recovered.lost_bytes,
+                milliseconds = started.elapsed().as_millis() as u64,
+                "the disk tier is open"
+            );
+        }
+        let writer = Writer::new(tier.clone(), recovered.last_id + 1);
+        std::thread::Builder::new().name("larder-writer".into()).spawn(move || writer.run(&queue))?;
+        Ok(tier)
+    }
+
+    /// Whether a new response may be written, by mode and admission; counts the request.
+    pub(super) fn admits(&self, key: KeyHash) -> bool {
+        if self.health.mode() != Mode::Ok && !self.health.is_retry_due() {
+            return false;
+        }
+        let Some(sketch) = &self.admission else { return true };
+        let mut sketch = sketch.lock();
+        let is_known = sketch.estimate(key) > 0;
+        sketch.record(key, (self.limits.configured / TYPICAL_OBJECT_BYTES) as usize);
+        is_known
+    }
+
+    /// Room in the writer's queue for a body that is about to be fetched; `None`: the writer is behind.
+    pub(super) fn queue_room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let permit = self.queue.clone().try_acquire_many_owned(kib(bytes)).ok();
+        if permit.is_none() {
+            self.counters.writer_behind();
+        }
+        permit
+    }
+
+    /// The same for a body that is accepted: waits.
+    pub(super) async fn wait_for_queue(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        self.queue.clone().acquire_many_owned(kib(bytes)).await.ok()
+    }
+
+    /// Promises room for a body; `None`: too much is promised already.
+    pub(super) fn promise(&self, bytes: u64) -> Option<Promise> {
+        let promised = self.promised.fetch_add(bytes, Relaxed) + bytes;
+        let promise = Promise { promised: self.promised.clone(), bytes };
+        (promised <= self.limits.capacity() / 2).then_some(promise)
+    }
+
+    /// Has an entry written; called while the key's shard of the memory tier is locked, so that the
+    /// queue has the order of what happened.
+    pub(super) fn put(
+        &self,
+        entry: &Arc<Entry>,
+        replaces: Option<Arc<Entry>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let number = self.note(entry.key().hash(), Pending::Put(entry.clone()));
+        let _ = self.ops.send(Op::Put { entry: entry.clone(), replaces, number, permit });
+    }
+
+    /// Takes a key out; likewise.
+    pub(super) fn remove(&self, key: KeyHash) {
+        if self.index.get(key).is_some() || self.is_pending(key) {
+            let number = self.note(key, Pending::Removed);
+            let _ = self.ops.send(Op::Remove { key, number });
+        }
+    }
+
+    /// Has a key revalidated before its next use.
+    pub(super) fn invalidate(&self, key: KeyHash) {
+        if let Some((_, Pending::Put(entry))) = self.pending.lock().get(&key) {
+            entry.variants().iter().for_each(|object| object.invalidate());
+        }
+        if self.index.mark_must_revalidate(key) || self.is_pending(key) {
+            let _ = self.ops.send(Op::MustRevalidate(key));
+        }
+    }
+
+    /// Has the next part of a body written.
+    pub(super) fn append(
+        &self,
+        growing: &Arc<crate::object::Growing>,
+        chunks: Vec<bytes::Bytes>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let _ = self.ops.send(Op::Part { growing: growing.clone(), chunks, permit });
+    }
+
+    /// Writes what is queued and seals what is open.
+    pub(super) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.ops.send(Op::Close(done)).is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// Figures.
+    pub(super) fn stats(&self) -> DiskStats {
+        let segments = self.table.all();
+        let now = self.clock.now();
+        let oldest = segments.first().and_then(|segment| segment.made_at());
+        DiskStats {
+            is_persistent: self.shared.disk.is_persistent(),
+            mode: self.health.mode(),
+            trouble: self.health.trouble(),
+            objects: self.index.len(),
+            index_bytes: self.index.bytes(),
+            capacity_bytes: self.limits.configured,
+            file_bytes: self.shared.file_bytes(),
+            given_up_bytes: self.shared.given_up_bytes(),
+            used_bytes: segments.iter().map(|s| s.used_bytes()).sum(),
+            live_bytes: segments.iter().map(|s| s.live_bytes()).sum(),
+            segments: segments.len() as u64,
+            oldest_segment_seconds: oldest.map(|made| (now.saturating_sub(made) / 1000).max(0) as u64),
+            counters: self.counters.read(),
+            faults: Fault::ALL.map(|fault| (fault.as_str(), self.health.count(fault))),
+        }
+    }
+
+    /// Bodies up to here are kept whole with their head.
+    pub(super) fn inline_bytes(&self) -> u64 {
+        self.limits.inline
+    }
+
+    /// Whether what is written outlives the process.
+    pub(super) fn is_persistent(&self) -> bool {
+        self.shared.disk.is_persistent()
+    }
+
+    /// The entry that is about to be written.
+    pub(super) fn pending_entry(&self, key: KeyHash) -> Option<Arc<Entry>> {
+        match self.pending(key) {
+            Some(Pending::Put(entry)) => Some(entry),
+            Some(Pending::Removed) | None => None,
+        }
+    }
+
+    /// What was said last of a key, while the writer has not done it.
+    fn pending(&self, key: KeyHash) -> Option<Pending> {
+        self.pending.lock().get(&key).map(|(_, pending)| pending.clone())
+    }
+
+    fn is_pending(&self, key: KeyHash) -> bool {
+        self.pending.lock().contains_key(&key)
+    }
+
+    fn note(&self, key: KeyHash, pending: Pending) -> u64 {
+        let number = self.next_number.fetch_add(1, Relaxed);
+        self.pending.lock().insert(key, (number, pending));
+        number
+    }
+
+    /// The writer has done an operation.
+    fn settled(&self, key: KeyHash, number: u64) {
+        let mut pending = self.pending.lock();
+        if pending.get(&key).is_some_and(|(last, _)| *last == number) {
+            pending.remove(&key);
+        }
+    }
+}
+
+/// Room that an accepted fill was promised; given back on drop.
+#[derive(Debug)]
+pub(super) struct Promise {
+    promised: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.promised.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+fn kib(bytes: u64) -> u32 {
+    bytes.div_ceil(1024).clamp(1, QUEUE_KIB / 2) as u32
+}
+
+/// How the disk tier is.
+#[derive(Clone, Debug)]
+pub struct DiskStats {
+    /// Whether it is on disk, not in memory.
+    pub is_persistent: bool,
+    /// What it does.
+    pub mode: Mode,
+    /// Why it does not do everything.
+    pub trouble: Option<String>,
+    /// Keys.
+    pub objects: u64,
+    /// Memory of the index.
+    pub index_bytes: u64,
+    /// `store.disk`.
+    pub capacity_bytes: u64,
+    /// Of all segment files.
+    pub file_bytes: u64,
+    /// Of those that only readers hold.
+    pub given_up_bytes: u64,
+    /// Written.
+    pub used_bytes: u64,
+    /// Referred to.
+    pub live_bytes: u64,
+    /// Files.
+    pub segments: u64,
+    /// Age of the oldest segment.
+    pub oldest_segment_seconds: Option<u64>,
+    /// Counts since the start.
+    pub counters: super::metrics::DiskCounts,
+    /// Errors by kind.
+    pub faults: [(&'static str, u64); Fault::ALL.len()],
+}
+
+#[cfg(test)]
+mod tests;
+
+/// A path, as messages show it.
+fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(|| "memory".to_owned(), |path| path.display().to_string())
+}

@@ -1,0 +1,225 @@
+//! From the log back into memory.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::format::{self, Bad, FLAG_MUST_REVALIDATE, Frame};
+use super::health::{Fault, Mode};
+use super::index::Found;
+use super::log::Op;
+use super::meta::{Meta, OWN, PartMeta, VariantMeta};
+use super::segment::Segment;
+use super::{Pending, Tier};
+use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Object, Part, Place, Sum, charged_chunk};
+use crate::rules::key::{CacheKey, KeyHash};
+use crate::store::Entry;
+
+/// Why an entry could not be read.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Bad(#[from] Bad),
+    #[error("its segment has left the store")]
+    Gone,
+}
+
+impl Tier {
+    /// Whether there is something under a key that is not in memory.
+    pub(crate) fn may_have(&self, key: KeyHash) -> bool {
+        self.health.mode() != Mode::Off && (self.index.get(key).is_some() || self.is_pending(key))
+    }
+
+    /// Reads what is stored under a key into memory.
+    pub(crate) async fn load(self: &Arc<Self>, key: &CacheKey) -> Option<Arc<Entry>> {
+        if let Some(pending) = self.pending(key.hash()) {
+            return match pending {
+                Pending::Put(entry) => Some(entry),
+                Pending::Removed => None,
+            };
+        }
+        if self.health.mode() == Mode::Off {
+            return None;
+        }
+        let found = self.index.get(key.hash())?;
+        self.index.ask(key.hash());
+        match self.read(key, found, true) {
+            Err(Failure::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return self.keep(key, found, result),
+        }
+        let (sender, receiver) = oneshot::channel();
+        let (tier, key) = (self.clone(), key.clone());
+        self.shared.pool.run(move || {
+            // Many may have asked for it while this waited.
+            let entry = tier.budget.memory.get(key.hash()).or_else(|| {
+                let result = tier.read(&key, found, false);
+                tier.keep(&key, found, result)
+            });
+            let _ = sender.send(entry);
+        });
+        receiver.await.ok()?
+    }
+
+    /// The bytes of the frame that the index points at, and its segment. Waits for the disk.
+    pub(super) fn read_frame(&self, found: Found) -> io::Result<(Arc<Segment>, Vec<u8>)> {
+        let segment = self.table.at(found.location.slot).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = read_at(&segment, found, false)?;
+        Ok((segment, bytes))
+    }
+
+    /// Puts what was read into the memory tier, unless something newer came in between.
+    fn keep(
+        &self,
+        key: &CacheKey,
+        found: Found,
+        read: Result<Option<Entry>, Failure>,
+    ) -> Option<Arc<Entry>> {
+        let entry = match read {
+            Ok(entry) => {
+                self.health.read(&Ok(()));
+                Arc::new(entry?)
+            }
+            Err(Failure::Gone) => {
+                self.index.remove_at(key.hash(), found.location);
+                return None;
+            }
+            Err(failure) => {
+                match failure {
+                    Failure::Io(error) => self.health.read(&Err(error)),
+                    Failure::Bad(bad) => {
+                        tracing::warn!(url = key.canonical(), %bad, "a stored response is damaged; it is fetched again");
+                        self.health.note(Fault::Checksum);
+                    }
+                    Failure::Gone => {}
+                }
+                let _ = self.ops.send(Op::Lost(key.hash()));
+                return None;
+            }
+        };
+        let mut kept = None;
+        self.budget.memory.update(key.hash(), |old| {
+            let is_current = || {
+                self.index.get(key.hash()).is_some_and(|now| now.location == found.location)
+                    && !self.is_pending(key.hash())
+            };
+            kept = old.cloned().or_else(|| is_current().then_some(entry));
+            kept.clone()
+        });
+        kept
+    }
+
+    fn read(&self, key: &CacheKey, found: Found, no_wait: bool) -> Result<Option<Entry>, Failure> {
+        let segment = self.table.at(found.location.slot).ok_or(Failure::Gone)?;
+        let bytes = read_at(&segment, found, no_wait)?;
+        let frame = Frame::decode(&bytes, segment.id, found.location.offset)?;
+        let body_at = format::HEADER_BYTES + frame.meta_bytes as usize;
+        let meta = bytes.get(format::HEADER_BYTES..body_at).ok_or(Bad::Shape)?;
+        if Sum::of(meta) != frame.sum {
+            return Err(Bad::Sum.into());
+        }
+        let meta = Meta::decode(meta)?;
+        if meta.key != key.canonical() {
+            // Two keys with one fingerprint: the other one is stored.
+            return Ok(None);
+        }
+        let must_revalidate = found.must_revalidate || frame.flags & FLAG_MUST_REVALIDATE != 0;
+        let own = Own { segment: &segment, bytes: &bytes, body_at, frame_at: found.location.offset };
+        let mut variants = Vec::with_capacity(meta.variants.len());
+        for variant in &meta.variants {
+            if let Some(object) = self.object(key, variant, &own)? {
+                if must_revalidate || variant.must_revalidate {
+                    object.invalidate();
+                }
+                variants.push(Arc::new(object));
+            }
+        }
+        Ok(Entry::new(variants))
+    }
+
+    /// A variant; `None` when a part of it has left the store.
+    fn object(
+        &self,
+        key: &CacheKey,
+        variant: &VariantMeta<'_>,
+        own: &Own<'_>,
+    ) -> Result<Option<Object>, Failure> {
+        let mut head = variant.head(key)?;
+        if variant.version < self.stale_below {
+            head.freshness.expire(self.clock.now());
+        }
+        let Some((body, inline)) = self.body(key.hash(), &variant.parts, own)? else { return Ok(None) };
+        let object = Object::new(Arc::new(head), Arc::new(body), &self.budget.gauge);
+        if let Some(place) = inline {
+            object.set_inline(own.segment.id, place);
+        }
+        Ok(Some(object))
+    }
+
+    fn body(
+        &self,
+        key: KeyHash,
+        parts: &[PartMeta],
+        own: &Own<'_>,
+    ) -> Result<Option<(Body, Option<Place>)>, Failure> {
+        if let [part] = parts
+            && part.segment() == OWN
+            && u64::from(part.place().length) <= self.limits.inline
+        {
+            let place = part.place();
+            let data = own.slice(place).ok_or(Bad::Shape)?;
+            if Sum::of(data) != place.sum {
+                return Err(Bad::Sum.into());
+            }
+            if let Some(charge) = self.budget.reserve(data.len() as u64 + CHUNK_OVERHEAD_BYTES) {
+                let body = Body::new(vec![charged_chunk(data, charge)]);
+                return Ok(Some((body, Some(own.absolute(place)))));
+            }
+        }
+        let mut end = 0;
+        let mut mapped = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (segment, place) = if part.segment() == OWN {
+                (own.segment.clone(), own.absolute(part.place()))
+            } else {
+                let Some(segment) = self.table.get(part.segment()) else { return Ok(None) };
+                (segment, part.place())
+            };
+            let bytes: Bytes = segment.slice(place.offset, place.length).ok_or(Bad::Shape)?;
+            end += u64::from(place.length);
+            mapped.push(Arc::new(Part::new(segment, bytes, place, (key, end), false)));
+        }
+        Ok(Some((Body::mapped(mapped), None)))
+    }
+}
+
+/// The frame that an entry was read from.
+struct Own<'a> {
+    segment: &'a Arc<Segment>,
+    bytes: &'a [u8],
+    body_at: usize,
+    frame_at: u32,
+}
+
+impl Own<'_> {
+    fn slice(&self, place: Place) -> Option<&[u8]> {
+        let from = self.body_at + place.offset as usize;
+        self.bytes.get(from..from + place.length as usize)
+    }
+
+    fn absolute(&self, place: Place) -> Place {
+        Place { offset: self.frame_at + self.body_at as u32 + place.offset, ..place }
+    }
+}
+
+/// The index rounds lengths up, so a frame at a segment's end is asked for only as far as it may go.
+fn read_at(segment: &Segment, found: Found, no_wait: bool) -> io::Result<Vec<u8>> {
+    let offset = u64::from(found.location.offset);
+    let length = u64::from(found.length).min(segment.length.saturating_sub(offset));
+    let mut bytes = vec![0; length as usize];
+    segment.file().read_at(&mut bytes, offset, no_wait)?;
+    Ok(bytes)
+}

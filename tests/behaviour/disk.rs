@@ -1,0 +1,99 @@
+//! The disk tier: what survives a restart, what is served from the log, how full it gets.
+
+use rustix::process::Signal;
+
+use crate::support::node::{Node, node};
+use crate::support::origin::{FRESH, Origin};
+use crate::support::request::get;
+use crate::support::{assert_same_bytes, eventually, pattern};
+
+const DISK: &str = "64MiB";
+
+/// Waits until the writer has written as many responses.
+#[track_caller]
+fn await_written(node: &Node, responses: usize) {
+    node.await_metric("larder_store_writes_total{outcome=\"written\"}", responses as f64);
+}
+
+#[test]
+fn small_and_large_responses_survive_a_restart_and_a_kill() {
+    let large = pattern(3_000_000, 1);
+    let origin = Origin::with("/small", FRESH, "small body");
+    origin.fixed("/large", 200, FRESH, &large);
+    origin.fixed("/empty", 200, FRESH, "");
+    let mut node = node(&origin).disk(DISK).start();
+    for path in ["/small", "/large", "/empty"] {
+        node.get(path).assert_fwd("uri-miss");
+    }
+    await_written(&node, 3);
+    for signal in [Signal::TERM, Signal::KILL, Signal::KILL] {
+        node = node.restarted(signal);
+        let small = node.get("/small");
+        small.assert_hit().assert_body("small body");
+        assert_eq!(small.cache_parameter("detail").as_deref(), Some("memory"));
+        assert!(small.age().is_some());
+        assert_same_bytes(&node.get("/large").body, &large);
+        node.get("/large").assert_hit();
+        node.get("/empty").assert_hit().assert_body("");
+        let range = get("/large").with("Range", "bytes=1000000-1999999").to(&node);
+        range.assert_status(206).assert_hit();
+        assert_same_bytes(&range.body, &large[1_000_000..2_000_000]);
+    }
+    for path in ["/small", "/large", "/empty"] {
+        assert_eq!(origin.count(path), 1, "{path}");
+    }
+    node.assert_no_panic();
+}
+
+#[test]
+fn what_memory_has_no_room_for_is_served_from_disk() {
+    let origin = Origin::start();
+    for n in 0..400 {
+        origin.fixed(&format!("/{n}"), 200, FRESH, pattern(20_000, n));
+    }
+    let node = node(&origin).memory("2MiB").disk(DISK).start();
+    for n in 0..400 {
+        node.get(&format!("/{n}")).assert_fwd("uri-miss");
+    }
+    await_written(&node, 400);
+    for n in 0..400 {
+        let hit = node.get(&format!("/{n}"));
+        hit.assert_hit();
+        assert_same_bytes(&hit.body, &pattern(20_000, n));
+    }
+    assert_eq!(node.metric("larder_store_objects{tier=\"disk\"}") as u64, 400);
+    node.assert_no_panic();
+}
+
+#[test]
+fn disk_use_stays_within_the_limit() {
+    let origin = Origin::start();
+    for n in 0..300 {
+        origin.fixed(&format!("/{n}"), 200, FRESH, pattern(200_000, n));
+    }
+    let node = node(&origin).memory("8MiB").disk("20MiB").start();
+    for n in 0..300 {
+        let path = format!("/{n}");
+        assert_same_bytes(&node.get(&path).body, &pattern(200_000, n));
+        assert!(used(&node) <= 20 << 20, "after {n}: {} bytes", used(&node));
+    }
+    let hits = (0..300).rev().filter(|n| node.get(&format!("/{n}")).is_hit()).count();
+    assert!(hits > 30, "{hits} of 300 are stored: 20 MiB hold about 90");
+    eventually("evictions are counted", || {
+        node.metric("larder_store_evictions_total{tier=\"disk\",reason=\"oldest\"}") > 0.0
+    });
+    let mut node = node.restarted(Signal::KILL);
+    assert!(used(&node) <= 20 << 20);
+    for n in 0..300 {
+        assert_same_bytes(&node.get(&format!("/{n}")).body, &pattern(200_000, n));
+    }
+    node.assert_no_panic();
+    node.stop();
+}
+
+/// Bytes of all segment files.
+fn used(node: &Node) -> u64 {
+    let files = std::fs::read_dir(node.store().join("segments")).expect("the segments");
+    // A file may go while it is counted.
+    files.flatten().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+}
