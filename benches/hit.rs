@@ -149,11 +149,23 @@ fn request() -> Request<RequestBody> {
     request
 }
 
+fn open_store(clock: Clock) -> Arc<Store> {
+    let disk = store::DiskConfig {
+        path: None,
+        bytes: 0,
+        segment_bytes: 4 << 20,
+        memory_object_bytes: 32 << 10,
+        admission: store::Admission::All,
+    };
+    let config = store::Config { memory_bytes: 64 << 20, max_object_bytes: 16 << 20, workers: 0, disk };
+    Store::open(&config, clock).expect("memory")
+}
+
 fn steps(c: &mut Criterion) {
     let clock = Clock::start();
     let store = open_store(clock);
     let object = stored(&store, clock);
-    store.insert(object.clone(), 64);
+    store.refresh(object.clone(), 64);
     let key = object.head.key.clone();
     let now = clock.now();
 

@@ -63,6 +63,8 @@ address = "{admin}"
 [store]
 path = {store}
 memory = "256MiB"
+# So that several demos, and a node of your own, can run at the same time.
+disk = "0"
 [[site]]
 name = "demo"
 hosts = ["*"]

@@ -50,6 +50,7 @@ fn render(item: &Value) -> String {
     );
     let rows = [
         ("tier", item["tier"].clone()),
+        ("segments", item["segments"].clone()),
         ("status", item["status"].clone()),
         ("size", bytes(&item["size"]).into()),
         ("age", age.into()),

@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// Budget of the memory tier, e.g. 256MiB or 25% [default: 256MiB]
     #[arg(long, value_name = "SIZE", requires = "origin")]
     memory: Option<String>,
-    /// Budget of the disk tier; this version has no disk tier and keeps everything in memory
+    /// Budget of the disk tier; 0: memory only [default: 4GiB]
     #[arg(long, value_name = "SIZE", requires = "origin")]
     disk: Option<String>,
     /// Serving threads [default: one a core]
@@ -93,7 +93,7 @@ fn from_flags(args: &Args, origin: &str) -> anyhow::Result<Option<Config>> {
     lines.push(format!("[admin]\naddress = \"{admin}\""));
     lines.push(format!("[node]\nworkers = {}", args.workers.unwrap_or(0)));
     lines.push(format!("[store]\npath = {}\nmemory = {}", quoted(&store.to_string_lossy()), quoted(memory)));
-    lines.extend(args.disk.as_deref().map(|disk| format!("disk = {}", quoted(disk))));
+    lines.push(format!("disk = {}", quoted(args.disk.as_deref().unwrap_or("4GiB"))));
     lines.push("[[site]]\nname = \"default\"\nhosts = [\"*\"]\norigin = \"default\"".into());
     lines.push("[[origin]]\nname = \"default\"".into());
     if let Some((_, host)) = origin.split_once("://") {

@@ -72,6 +72,21 @@ fn render(status: &Value) -> String {
         bytes(&memory["capacity_bytes"]),
         number(&memory["objects"])
     ));
+    let log = &status["store"]["log"];
+    lines.push(format!(
+        "{:<13}{} of {} in {} segments   {} objects   {} live   {} dead   {}/s written",
+        text(&log["medium"]) + " log",
+        bytes(&log["file_bytes"]),
+        bytes(&log["capacity_bytes"]),
+        number(&log["segments"]),
+        number(&log["objects"]),
+        bytes(&log["live_bytes"]),
+        bytes(&log["dead_bytes"]),
+        bytes(&log["write_bytes_per_second"]),
+    ));
+    if let Some(trouble) = log["trouble"].as_str() {
+        lines.push(format!("{:<13}{}: it {trouble}", "", text(&log["state"])));
+    }
     for origin in status["origins"].as_array().into_iter().flatten() {
         for server in origin["servers"].as_array().into_iter().flatten() {
             let state = if server["up"].as_bool().unwrap_or(false) { "up" } else { "down" };

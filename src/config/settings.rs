@@ -201,7 +201,12 @@ const STORE: &[Setting] = &[
         "Budget of the memory tier; of the machine or the cgroup",
     ),
     setting("disk", size(0, 1024 * TIB), r#""20GiB""#, "What the disk tier takes at most; 0: memory only"),
-    setting("segment", size(MIB, 2 * GIB), r#""64MiB""#, "Size of a segment file; at most a sixteenth of disk"),
+    setting(
+        "segment",
+        size(MIB, 2 * GIB),
+        r#""64MiB""#,
+        "Size of a segment file; at most a sixteenth of disk",
+    ),
     setting("memory_object", size(0, 64 * MIB), r#""32KiB""#, "Larger bodies are served from the disk tier"),
     setting("admission", Kind::OneOf(&["all", "second-hit"]), r#""all""#, "What enters the disk tier"),
     setting(

@@ -33,7 +33,10 @@ pub(super) async fn objects(
         let detail = format!("the token {:?} is not for the site {:?}", token.name, located.site);
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
     }
-    let items: Vec<_> = located.keys.iter().flat_map(|key| control.parts.edge.inspect(key)).collect();
+    let mut items = Vec::new();
+    for key in &located.keys {
+        items.extend(control.parts.edge.inspect(key).await);
+    }
     Ok(Json(json!({
         "url": url,
         "site": located.site,

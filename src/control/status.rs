@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Control;
 use super::problem::Problem;
 use crate::net::ConnInfo;
+use crate::store::Stats;
 
 pub(super) async fn status(
     State(control): State<Arc<Control>>,
@@ -40,12 +41,7 @@ pub(super) async fn status(
         "response_bytes": parts.edge.metrics().bytes(),
         "fetches_in_flight": parts.edge.flights(),
         "access_log_dropped": parts.edge.access_log_dropped(),
-        "store": { "memory": {
-            "objects": store.objects,
-            "bytes": store.resident_bytes,
-            "charged_bytes": store.charged_bytes,
-            "capacity_bytes": store.capacity_bytes,
-        }},
+        "store": describe_store(&store),
         "sites": sites,
         "origins": describe_origins(&control),
     })))
@@ -59,6 +55,36 @@ pub(super) async fn origins(
     let now = control.parts.clock.now();
     control.tokens.authorize(&headers, &conn, "read", now)?;
     Ok(Json(json!({ "items": describe_origins(&control) })))
+}
+
+fn describe_store(store: &Stats) -> Value {
+    let disk = &store.disk;
+    let faults: serde_json::Map<String, Value> =
+        disk.faults.iter().map(|(kind, count)| ((*kind).to_owned(), (*count).into())).collect();
+    json!({
+        "memory": {
+            "objects": store.objects,
+            "bytes": store.resident_bytes,
+            "charged_bytes": store.charged_bytes,
+            "capacity_bytes": store.capacity_bytes,
+        },
+        "log": {
+            "medium": if disk.is_persistent { "disk" } else { "memory" },
+            "state": disk.mode.as_str(),
+            "trouble": disk.trouble,
+            "objects": disk.objects,
+            "index_bytes": disk.index_bytes,
+            "capacity_bytes": disk.capacity_bytes,
+            "file_bytes": disk.file_bytes,
+            "given_up_bytes": disk.given_up_bytes,
+            "live_bytes": disk.live_bytes,
+            "dead_bytes": disk.used_bytes.saturating_sub(disk.live_bytes),
+            "write_bytes_per_second": disk.write_bytes_per_second,
+            "segments": disk.segments,
+            "oldest_segment_seconds": disk.oldest_segment_seconds,
+            "errors": faults,
+        },
+    })
 }
 
 fn describe_origins(control: &Control) -> Vec<Value> {

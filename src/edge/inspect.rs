@@ -14,8 +14,10 @@ use crate::rules::time::Millis;
 pub struct Variant {
     /// The cache key.
     pub key: String,
-    /// Where it is: `memory`.
+    /// Where its body is served from: `memory` or `disk`.
     pub tier: &'static str,
+    /// The numbers of the disk tier's segments that hold it; none: it is in memory only.
+    pub segments: Vec<u32>,
     /// The stored status.
     pub status: u16,
     /// `fresh`, `stale-while-revalidate`, or `must-revalidate`.
@@ -82,12 +84,20 @@ impl Edge {
     }
 
     /// The variants stored under a key.
-    pub fn inspect(&self, key: &CacheKey) -> Vec<Variant> {
+    pub async fn inspect(&self, key: &CacheKey) -> Vec<Variant> {
+        let entry = self.store.load(key).await;
         let now = self.clock.now();
-        let entry = self.store.get(key);
         let objects = entry.iter().flat_map(|entry| entry.variants());
         objects.map(|object| describe(object, now)).collect()
     }
+}
+
+fn segments_of(object: &Object) -> Vec<u32> {
+    let parts = object.body.parts().iter().filter(|part| !part.pages().is_resident());
+    let mut segments: Vec<u32> = parts.map(|part| part.place().0).collect();
+    segments.extend(object.inline().map(|(segment, _)| segment));
+    segments.dedup();
+    segments
 }
 
 fn describe(object: &Object, now: Millis) -> Variant {
@@ -103,7 +113,8 @@ fn describe(object: &Object, now: Millis) -> Variant {
     };
     Variant {
         key: head.key.canonical().to_owned(),
-        tier: "memory",
+        tier: object.tier(),
+        segments: segments_of(object),
         status: StatusCode::as_u16(&head.status),
         state,
         age: head.freshness.age_secs(now),

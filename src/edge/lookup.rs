@@ -36,65 +36,65 @@ impl Edge {
     pub(super) fn lookup(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
         match self.store.get(&admitted.key) {
             None if self.store.may_load(&admitted.key) => Found::Cold,
-            entry => self.judge(entry.as_deref(), admitted, request, now),
+            entry => judge(entry.as_deref(), admitted, request, now),
         }
     }
 
     /// The same once what is on disk has been read.
     pub(super) async fn load(&self, admitted: &Admitted, request: &HeaderMap) -> Found {
         let entry = self.store.load(&admitted.key).await;
-        let found = self.judge(entry.as_deref(), admitted, request, self.clock.now());
+        let found = judge(entry.as_deref(), admitted, request, self.clock.now());
         match found {
             Found::Fresh(object) | Found::Stale(object) if !object.body.is_readable().await => {
-                self.judge(None, admitted, request, self.clock.now())
+                judge(None, admitted, request, self.clock.now())
             }
             found => found,
-        }
-    }
-
-    #[inline]
-    fn judge(&self, entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
-        let found = self.find(entry, request, now);
-        if !admitted.treatment.policy.honor_request_cache_control {
-            return found;
-        }
-        let directives = Directives::parse(request);
-        let found = match found {
-            Found::Fresh(object) | Found::Stale(object) | Found::Revalidate(object)
-                if !object.is_invalidated() =>
-            {
-                match request::state(&directives, &object.head.freshness, now) {
-                    State::Fresh => Found::Fresh(object),
-                    State::StaleWhileRevalidate => Found::Stale(object),
-                    State::MustRevalidate => Found::Revalidate(object),
-                }
-            }
-            found => found,
-        };
-        match found {
-            Found::Revalidate(_) | Found::OtherVariant | Found::Absent if directives.only_if_cached => {
-                Found::OnlyIfCached
-            }
-            found => found,
-        }
-    }
-
-    #[inline]
-    fn find(&self, entry: Option<&Entry>, request: &HeaderMap, now: Millis) -> Found {
-        let Some(entry) = entry else { return Found::Absent };
-        let Some(object) = entry.select(request) else { return Found::OtherVariant };
-        if object.is_invalidated() {
-            return Found::Revalidate(object.clone());
-        }
-        match object.head.freshness.state(now) {
-            State::Fresh => Found::Fresh(object.clone()),
-            State::StaleWhileRevalidate => Found::Stale(object.clone()),
-            State::MustRevalidate => Found::Revalidate(object.clone()),
         }
     }
 
     /// Whether a stored response may be used without asking anybody.
     pub(super) fn is_fresh(&self, object: &Object) -> bool {
         !object.is_invalidated() && object.head.freshness.state(self.clock.now()) == State::Fresh
+    }
+}
+
+#[inline]
+fn judge(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
+    let found = find(entry, request, now);
+    if !admitted.treatment.policy.honor_request_cache_control {
+        return found;
+    }
+    let directives = Directives::parse(request);
+    let found = match found {
+        Found::Fresh(object) | Found::Stale(object) | Found::Revalidate(object)
+            if !object.is_invalidated() =>
+        {
+            match request::state(&directives, &object.head.freshness, now) {
+                State::Fresh => Found::Fresh(object),
+                State::StaleWhileRevalidate => Found::Stale(object),
+                State::MustRevalidate => Found::Revalidate(object),
+            }
+        }
+        found => found,
+    };
+    match found {
+        Found::Revalidate(_) | Found::OtherVariant | Found::Absent if directives.only_if_cached => {
+            Found::OnlyIfCached
+        }
+        found => found,
+    }
+}
+
+#[inline]
+fn find(entry: Option<&Entry>, request: &HeaderMap, now: Millis) -> Found {
+    let Some(entry) = entry else { return Found::Absent };
+    let Some(object) = entry.select(request) else { return Found::OtherVariant };
+    if object.is_invalidated() {
+        return Found::Revalidate(object.clone());
+    }
+    match object.head.freshness.state(now) {
+        State::Fresh => Found::Fresh(object.clone()),
+        State::StaleWhileRevalidate => Found::Stale(object.clone()),
+        State::MustRevalidate => Found::Revalidate(object.clone()),
     }
 }

@@ -162,8 +162,7 @@ impl Node {
             store_path: config.store_path.clone(),
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
-        let certificate = config.admin.certificate.as_ref();
-        let admin_tls = match certificate {
+        let admin_tls = match &config.admin.certificate {
             Some(files) => Some(net::server_config(&net::load_certificates(std::slice::from_ref(files))?)?),
             None => None,
         };

@@ -2,14 +2,20 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::{Mode, Store};
 use super::memory::Outcome;
+use super::{DiskStats, Mode, Store};
 use crate::telemetry::{encode_cells, encode_gauge};
+
+/// The rate of writing is that since a look at most so long ago, or since the one before it.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// Written on the way of a miss only.
 #[derive(Debug, Default)]
@@ -49,6 +55,8 @@ pub(super) struct DiskCounters {
     reinserted_bytes: AtomicU64,
     evicted_keys: AtomicU64,
     evicted_segments: AtomicU64,
+    /// Since when the rate of writing is measured, and what was written before.
+    rate_since: Mutex<Option<(Instant, u64)>>,
 }
 
 /// The same, read.
@@ -83,6 +91,19 @@ impl DiskCounters {
     pub(super) fn wrote_bytes(&self, frame: u64, payload: u64) {
         self.frame_bytes.fetch_add(frame, Relaxed);
         self.payload_bytes.fetch_add(payload, Relaxed);
+    }
+
+    /// Bytes written a second over the last ten seconds or so, up to twice that between two looks.
+    pub(super) fn write_rate(&self) -> u64 {
+        let now = Instant::now();
+        let written = self.frame_bytes.load(Relaxed);
+        let mut since = self.rate_since.lock();
+        let (at, before) = *since.get_or_insert((now, written));
+        let elapsed = now.duration_since(at);
+        if elapsed > RATE_WINDOW {
+            *since = Some((now, written));
+        }
+        (written.saturating_sub(before) as f64 / elapsed.as_secs_f64().max(1.0)) as u64
     }
 
     pub(super) fn writer_behind(&self) {
@@ -147,6 +168,25 @@ impl Collector for Store {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             encode_gauge(&mut family, &[("", ""); 0], value as f64)?;
         }
+        self.encode_counts(&mut encoder, tier, disk)?;
+        let help = "What went wrong with the disk tier";
+        let mut family = encoder.encode_descriptor("store_errors", help, None, MetricType::Counter)?;
+        for (kind, count) in disk.faults {
+            encode_cells(&mut family, &[("kind", kind)], count)?;
+        }
+        let help = "Reads of a mapped file that met its end";
+        let mut family = encoder.encode_descriptor("mapping_faults", help, None, MetricType::Counter)?;
+        encode_cells(&mut family, &[("", ""); 0], crate::region::faults())
+    }
+}
+
+impl Store {
+    fn encode_counts(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        tier: &str,
+        disk: &DiskStats,
+    ) -> fmt::Result {
         let counts = &disk.counters;
         let c = &self.budget.counters;
         let of = |counter: &AtomicU64| counter.load(Relaxed);
@@ -181,13 +221,6 @@ impl Collector for Store {
         ] {
             encode_cells(&mut family, &[("kind", kind)], count)?;
         }
-        let help = "What went wrong with the disk tier";
-        let mut family = encoder.encode_descriptor("store_errors", help, None, MetricType::Counter)?;
-        for (kind, count) in disk.faults {
-            encode_cells(&mut family, &[("kind", kind)], count)?;
-        }
-        let help = "Reads of a mapped file that met its end";
-        let mut family = encoder.encode_descriptor("mapping_faults", help, None, MetricType::Counter)?;
-        encode_cells(&mut family, &[("", ""); 0], crate::region::faults())
+        Ok(())
     }
 }

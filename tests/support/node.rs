@@ -174,7 +174,13 @@ impl Builder {
         }
         let _ =
             write!(toml, "[admin]\naddress = \"127.0.0.1:0\"\n{}\n[limits]\n{}\n", self.admin, self.limits);
-        let _ = write!(toml, "[store]\npath = \"{}\"\ndisk = \"{}\"\n{}\n", store.display(), self.disk, self.store);
+        let _ = write!(
+            toml,
+            "[store]\npath = \"{}\"\ndisk = \"{}\"\n{}\n",
+            store.display(),
+            self.disk,
+            self.store
+        );
         match &self.sites {
             Some(sites) => toml.push_str(sites),
             None => {

@@ -16,13 +16,15 @@ use super::io::{Directory, Disk, Memory};
 const MARKER: &str = "FORMAT";
 const MARKER_TEXT: &str = "larder store, format ";
 /// What other parts of the node keep beside the segments.
-const NEIGHBOURS: [&str; 3] = ["node.id", "admin.token", "lost+found"];
+const NEIGHBOURS: [&str; 5] = ["node.id", "admin.token", "demo-cert.pem", "demo-key.pem", "lost+found"];
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("the store {0} is open in another process; stop that one, or give each node a store.path of its own")]
+    #[error(
+        "the store {0} is open in another process; stop that one, or give each node a store.path of its own"
+    )]
     InUse(PathBuf),
     /// It is something else.
     #[error("{path} is no store of larder: it holds {found:?}; choose an empty directory as store.path")]
@@ -33,7 +35,9 @@ pub enum OpenError {
         found: String,
     },
     /// It is of another version.
-    #[error("the store {path}: {why}; nothing was deleted: run the version that wrote it, choose another store.path, or delete the directory")]
+    #[error(
+        "the store {path}: {why}; nothing was deleted: run the version that wrote it, choose another store.path, or delete the directory"
+    )]
     OtherFormat {
         /// The directory.
         path: PathBuf,
@@ -68,10 +72,7 @@ pub(super) struct Lock {
 }
 
 /// Opens a directory as a store, or memory.
-pub(super) fn open(
-    path: Option<&Path>,
-    health: &Health,
-) -> Result<(Arc<dyn Disk>, Option<Lock>), OpenError> {
+pub(super) fn open(path: Option<&Path>, health: &Health) -> Result<(Arc<dyn Disk>, Option<Lock>), OpenError> {
     let Some(path) = path else { return Ok((Arc::new(Memory::default()), None)) };
     let failed = |source: io::Error| OpenError::of(Some(path), source);
     fs::create_dir_all(path).map_err(failed)?;

@@ -124,14 +124,11 @@ impl Writer {
             self.is_relocating = true;
             let relocated = self.relocate(key, &stake, from);
             self.is_relocating = false;
-            match relocated {
-                Ok(written) => {
-                    self.reinsertion_credit -= written as i64;
-                    self.tier.counters.reinserted(written);
-                    self.tier.budget.memory.forget_mapped(key, from.id);
-                    return;
-                }
-                Err(NotWritten) => {}
+            if let Ok(written) = relocated {
+                self.reinsertion_credit -= written as i64;
+                self.tier.counters.reinserted(written);
+                self.tier.budget.memory.forget_mapped(key, from.id);
+                return;
             }
         }
         if let Some(old) = self.tier.index.remove_at(key, stake.found.location) {

@@ -5,7 +5,6 @@
 //! that follows needs a lock or a comparison to be right. The queue's bytes are bounded: a fill that is
 //! not accepted yet is turned away when they are used up, an accepted one waits, and its origin with it.
 
-use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -13,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::append::Active;
 use super::evict::Eviction;
-use super::format::{self, ENTRY_BYTES, Entry as FrameEntry, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind};
-use super::health::{Fault, Mode};
-use super::index::{Found, Location};
+use super::format::{self, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind};
+use super::health::Fault;
+use super::index::Found;
 use super::meta::{Meta, OWN, PartMeta, VariantMeta};
-use super::segment::{Origin, Segment};
+use super::segment::Segment;
 use super::{Tier, format::Bad};
 use crate::object::{Growing, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
@@ -26,12 +26,6 @@ use crate::store::Entry;
 
 /// Between two looks at the segments when nothing is to be written.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long the writer waits for the room of an evicted segment before it ends who still reads it.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Times that it waits so before it gives up on a write.
-const ATTEMPTS: usize = 10;
-/// More pieces than this are copied together before they are written.
-const PIECES: usize = 64;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -50,21 +44,6 @@ pub(super) enum Op {
     Close(oneshot::Sender<()>),
 }
 
-/// The segment that is written to.
-struct Active {
-    segment: Arc<Segment>,
-    used: u64,
-    frames: Vec<FrameEntry>,
-}
-
-impl Active {
-    /// With the footer that will list the frame.
-    fn has_room_for(&self, length: u64) -> bool {
-        let footer = (self.frames.len() + 1) * ENTRY_BYTES + HEADER_BYTES;
-        self.used + length + footer as u64 <= self.segment.length
-    }
-}
-
 /// A frame could not be written; what it was for is not stored.
 #[derive(Debug)]
 pub(super) struct NotWritten;
@@ -78,11 +57,11 @@ impl From<Bad> for NotWritten {
 /// See the module.
 pub(super) struct Writer {
     pub(super) tier: Arc<Tier>,
-    active: Option<Active>,
+    pub(super) active: Option<Active>,
     pub(super) eviction: Option<Eviction>,
     /// What is written again finds room, or is dropped: it evicts nothing itself.
     pub(super) is_relocating: bool,
-    next_id: u32,
+    pub(super) next_id: u32,
     /// Bytes that may be written again without being asked for by a fill.
     pub(super) reinsertion_credit: i64,
     faults_seen: u64,
@@ -91,7 +70,15 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(tier: Arc<Tier>, next_id: u32) -> Self {
         let faults_seen = crate::region::faults();
-        Self { tier, active: None, eviction: None, is_relocating: false, next_id, reinsertion_credit: 0, faults_seen }
+        Self {
+            tier,
+            active: None,
+            eviction: None,
+            is_relocating: false,
+            next_id,
+            reinsertion_credit: 0,
+            faults_seen,
+        }
     }
 
     /// Works until it is told to close.
@@ -100,7 +87,7 @@ impl Writer {
             match ops.recv_timeout(IDLE) {
                 Ok(Op::Close(done)) => {
                     if let Some(active) = self.active.take() {
-                        seal(active);
+                        active.seal();
                     }
                     let _ = done.send(());
                     return;
@@ -305,132 +292,20 @@ impl Writer {
         }
     }
 
-    /// Appends a frame. Nothing is ever written where something was tried before.
-    fn frame(&mut self, frame: &Frame, pieces: &[Bytes]) -> Result<(Arc<Segment>, Location), NotWritten> {
-        let health = &self.tier.health;
-        if health.mode() == Mode::Off || (health.mode() == Mode::ReadOnly && !health.is_retry_due()) {
-            return Err(NotWritten);
-        }
-        self.make_room(frame.length())?;
-        let Some(active) = &mut self.active else { return Err(NotWritten) };
-        let offset = active.used as u32;
-        let header = frame.encode(active.segment.id, offset);
-        let padding = [0; format::ALIGN as usize];
-        let payload: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let padding = &padding[..(frame.length() - payload) as usize - HEADER_BYTES];
-        let together;
-        let mut slices = vec![IoSlice::new(&header)];
-        if pieces.len() > PIECES {
-            together = pieces.concat();
-            slices.push(IoSlice::new(&together));
-        } else {
-            slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
-        }
-        slices.push(IoSlice::new(padding));
-        let written = active.segment.file().write_at(&slices, u64::from(offset));
-        active.used += frame.length();
-        active.segment.set_used_bytes(active.used);
-        self.tier.health.wrote(&written);
-        written.map_err(|_| NotWritten)?;
-        self.tier.health.recover();
-        self.tier.counters.wrote_bytes(frame.length(), payload);
-        active.segment.set_first_version(frame.version);
-        active.frames.push(FrameEntry {
-            kind: frame.kind,
-            flags: frame.flags,
-            key: frame.key,
-            version: frame.version,
-            offset,
-            length: frame.length() as u32,
-        });
-        Ok((active.segment.clone(), Location { slot: active.segment.slot(), offset }))
-    }
-
-    /// Sees to it that a frame of `length` fits into the active segment.
-    fn make_room(&mut self, length: u64) -> Result<(), NotWritten> {
-        let overhead = (2 * HEADER_BYTES + ENTRY_BYTES) as u64;
-        if length + overhead > self.tier.limits.segment {
-            return Err(NotWritten);
-        }
-        while !self.active.as_ref().is_some_and(|active| active.has_room_for(length)) {
-            if let Some(active) = self.active.take() {
-                active.segment.keep_frames(active.frames);
-                let segment = active.segment;
-                self.tier.shared.pool.run(move || segment.seal());
-            }
-            self.free_a_segment()?;
-            // What an eviction wrote again may have opened one.
-            if self.active.is_none() {
-                self.active = Some(self.open()?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Evicts until another segment is within the limit.
-    fn free_a_segment(&mut self) -> Result<(), NotWritten> {
-        let length = self.tier.limits.segment;
-        if self.tier.health.mode() == Mode::ReadOnly && !self.is_relocating {
-            // A full disk, tried again: live within what there is.
-            self.evict_now();
-        }
-        for attempt in 0..ATTEMPTS {
-            if self.tier.shared.file_bytes() + length <= self.tier.limits.capacity() {
-                return Ok(());
-            }
-            if self.is_relocating {
-                return Err(NotWritten);
-            }
-            let is_evicted = attempt < 2 && self.evict_now();
-            if !is_evicted || attempt > 0 {
-                self.tier.shared.wait_until_freed(PATIENCE);
-            }
-            if attempt > 1 {
-                self.tier.shared.revoke_oldest();
-            }
-        }
-        tracing::warn!("no room for a new segment: readers hold what was evicted");
-        Err(NotWritten)
-    }
-
-    /// A new segment to write to.
-    fn open(&mut self) -> Result<Active, NotWritten> {
-        match self.create(self.tier.limits.segment) {
-            Ok(segment) => {
-                self.tier.table.add(&segment);
-                Ok(Active { segment, used: HEADER_BYTES as u64, frames: Vec::new() })
-            }
-            Err(error) => {
-                self.tier.health.wrote(&Err(error));
-                self.tier.limits.shrink_to(self.tier.shared.file_bytes());
-                Err(NotWritten)
-            }
-        }
-    }
-
-    fn create(&mut self, length: u64) -> io::Result<Arc<Segment>> {
-        let tier = &self.tier;
-        let charge = if tier.shared.disk.is_persistent() {
-            None
-        } else {
-            Some(tier.budget.reserve(length).ok_or(io::ErrorKind::OutOfMemory)?)
-        };
-        let id = self.next_id;
-        self.next_id += 1;
-        let file = tier.shared.disk.create(id, length)?;
-        file.write_at(&[IoSlice::new(&format::encode_segment(id, length))], 0)?;
-        Segment::map((id, length), file, &Origin::New, &tier.shared, tier.ops.clone(), charge)
-    }
-
     fn look_after_segments(&mut self) {
         let faults = crate::region::faults();
         let segments = self.tier.table.all();
         if faults != self.faults_seen {
             self.faults_seen = faults;
-            segments.iter().for_each(|segment| segment.check_length());
+            for segment in &segments {
+                segment.check_length();
+            }
         }
         for segment in segments.iter().filter(|segment| segment.is_bad()) {
-            tracing::error!(segment = segment.id, "a segment's file has become shorter; what was in it is lost");
+            tracing::error!(
+                segment = segment.id,
+                "a segment's file has become shorter; what was in it is lost"
+            );
             self.tier.health.note(Fault::Truncated);
             if self.active.as_ref().is_some_and(|active| active.segment.id == segment.id) {
                 self.active = None;
@@ -443,11 +318,6 @@ impl Writer {
     pub(super) fn active_id(&self) -> Option<u32> {
         self.active.as_ref().map(|active| active.segment.id)
     }
-}
-
-fn seal(active: Active) {
-    active.segment.keep_frames(active.frames);
-    active.segment.seal();
 }
 
 /// Bodies that a frame carries itself.

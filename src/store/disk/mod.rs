@@ -7,7 +7,7 @@
 //!                     index ◀─── load ───────────┘
 //! ```
 //!
-//! - [`log`]: the one thread that appends, indexes and evicts; [`evict`]: which segment goes.
+//! - [`log`]: the one thread that appends ([`append`]), indexes and evicts ([`evict`]).
 //! - [`format`]: the bytes of a segment; [`meta`]: what a response frame says.
 //! - [`segment`]: a mapped file and who reads it; [`read`]: from the log into memory.
 //! - [`index`]: 16 bytes a key; [`recover`]: the index again after a start.
@@ -17,6 +17,7 @@
 //! With `disk = 0` the segments are memory files that take of the memory budget; small bodies then
 //! live on the heap alone.
 
+mod append;
 mod directory;
 mod evict;
 mod format;
@@ -31,6 +32,8 @@ mod recover;
 mod segment;
 #[cfg(test)]
 mod sim;
+mod stats;
+mod table;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -49,12 +52,14 @@ use crate::region::Arena;
 use crate::rules::key::KeyHash;
 use crate::telemetry::Clock;
 pub use directory::OpenError;
+use health::Health;
 pub use health::Mode;
-use health::{Fault, Health};
 use index::Index;
 use log::{Op, Writer};
 use pool::Pool;
-use segment::{Shared, Table};
+use segment::Shared;
+pub use stats::DiskStats;
+use table::Table;
 
 /// Bytes that may wait for the writer, in KiB.
 const QUEUE_KIB: u64 = 16 * 1024;
@@ -108,7 +113,8 @@ impl Limits {
         let most = (bytes / MIN_SEGMENTS).max(MIN_SEGMENT_BYTES);
         let segment = config.segment_bytes.min(most) / MIN_SEGMENT_BYTES * MIN_SEGMENT_BYTES;
         // More segments than the index can tell apart are never made.
-        let segment = segment.max(bytes.div_ceil(u64::from(u16::MAX) - 1).next_multiple_of(MIN_SEGMENT_BYTES));
+        let segment =
+            segment.max(bytes.div_ceil(u64::from(u16::MAX) - 1).next_multiple_of(MIN_SEGMENT_BYTES));
         let inline = config.memory_object_bytes.min(segment / 4);
         Self { configured: bytes, capacity: AtomicU64::new(bytes), segment, inline }
     }
@@ -220,7 +226,7 @@ impl Tier {
             tracing::info!(
                 keys = tier.index.len(),
                 segments = recovered.segments,
-                bytes_read = recovered.read_bytes,
+                bytes_read = recovered.bytes_read,
                 bytes_lost = recovered.lost_bytes,
                 milliseconds = started.elapsed().as_millis() as u64,
                 "the disk tier is open"
@@ -312,29 +318,6 @@ impl Tier {
         }
     }
 
-    /// Figures.
-    pub(super) fn stats(&self) -> DiskStats {
-        let segments = self.table.all();
-        let now = self.clock.now();
-        let oldest = segments.first().and_then(|segment| segment.made_at());
-        DiskStats {
-            is_persistent: self.shared.disk.is_persistent(),
-            mode: self.health.mode(),
-            trouble: self.health.trouble(),
-            objects: self.index.len(),
-            index_bytes: self.index.bytes(),
-            capacity_bytes: self.limits.configured,
-            file_bytes: self.shared.file_bytes(),
-            given_up_bytes: self.shared.given_up_bytes(),
-            used_bytes: segments.iter().map(|s| s.used_bytes()).sum(),
-            live_bytes: segments.iter().map(|s| s.live_bytes()).sum(),
-            segments: segments.len() as u64,
-            oldest_segment_seconds: oldest.map(|made| (now.saturating_sub(made) / 1000).max(0) as u64),
-            counters: self.counters.read(),
-            faults: Fault::ALL.map(|fault| (fault.as_str(), self.health.count(fault))),
-        }
-    }
-
     /// Bodies up to here are kept whole with their head.
     pub(super) fn inline_bytes(&self) -> u64 {
         self.limits.inline
@@ -392,39 +375,6 @@ impl Drop for Promise {
 
 fn kib(bytes: u64) -> u32 {
     bytes.div_ceil(1024).clamp(1, QUEUE_KIB / 2) as u32
-}
-
-/// How the disk tier is.
-#[derive(Clone, Debug)]
-pub struct DiskStats {
-    /// Whether it is on disk, not in memory.
-    pub is_persistent: bool,
-    /// What it does.
-    pub mode: Mode,
-    /// Why it does not do everything.
-    pub trouble: Option<String>,
-    /// Keys.
-    pub objects: u64,
-    /// Memory of the index.
-    pub index_bytes: u64,
-    /// `store.disk`.
-    pub capacity_bytes: u64,
-    /// Of all segment files.
-    pub file_bytes: u64,
-    /// Of those that only readers hold.
-    pub given_up_bytes: u64,
-    /// Written.
-    pub used_bytes: u64,
-    /// Referred to.
-    pub live_bytes: u64,
-    /// Files.
-    pub segments: u64,
-    /// Age of the oldest segment.
-    pub oldest_segment_seconds: Option<u64>,
-    /// Counts since the start.
-    pub counters: super::metrics::DiskCounts,
-    /// Errors by kind.
-    pub faults: [(&'static str, u64); Fault::ALL.len()],
 }
 
 #[cfg(test)]

@@ -72,12 +72,7 @@ impl Tier {
     }
 
     /// Puts what was read into the memory tier, unless something newer came in between.
-    fn keep(
-        &self,
-        key: &CacheKey,
-        found: Found,
-        read: Result<Option<Entry>, Failure>,
-    ) -> Option<Arc<Entry>> {
+    fn keep(&self, key: &CacheKey, found: Found, read: Result<Option<Entry>, Failure>) -> Option<Arc<Entry>> {
         let entry = match read {
             Ok(entry) => {
                 self.health.read(&Ok(()));

@@ -31,7 +31,7 @@ pub(super) struct Recovered {
     /// Bytes of frames that could not be read.
     pub(super) lost_bytes: u64,
     /// Bytes read to find that out.
-    pub(super) read_bytes: u64,
+    pub(super) bytes_read: u64,
 }
 
 /// A segment and its frames.
@@ -39,8 +39,8 @@ struct Read {
     segment: Arc<Segment>,
     frames: Vec<Entry>,
     is_sealed: bool,
-    lost_bytes: u64,
-    read_bytes: u64,
+    lost: u64,
+    looked_at: u64,
 }
 
 /// Reads every segment and fills the index. An error: the store is of another version.
@@ -74,8 +74,8 @@ pub(super) fn recover(tier: &Arc<Tier>) -> io::Result<Recovered> {
     tier.index.reserve(reads.iter().map(responses).sum());
     for read in reads {
         recovered.segments += 1;
-        recovered.lost_bytes += read.lost_bytes;
-        recovered.read_bytes += read.read_bytes;
+        recovered.lost_bytes += read.lost;
+        recovered.bytes_read += read.looked_at;
         tier.table.add(&read.segment);
         for frame in &read.frames {
             recovered.last_version = recovered.last_version.max(frame.version);
@@ -132,12 +132,12 @@ fn open_segment(tier: &Arc<Tier>, id: u32, length: u64) -> io::Result<Option<Rea
     }
     let segment =
         Segment::map((id, length), file.clone(), &Origin::Found, &tier.shared, tier.ops.clone(), None)?;
-    let mut read_bytes = HEADER_BYTES as u64;
+    let mut bytes_read = HEADER_BYTES as u64;
     if checked.is_ok()
         && let Ok(frames) = read_frames(id, length, &*file)
     {
-        read_bytes += (frames.len() * format::ENTRY_BYTES + HEADER_BYTES) as u64;
-        return Ok(Some(Read { segment, frames, is_sealed: true, lost_bytes: 0, read_bytes }));
+        bytes_read += (frames.len() * format::ENTRY_BYTES + HEADER_BYTES) as u64;
+        return Ok(Some(Read { segment, frames, is_sealed: true, lost: 0, looked_at: bytes_read }));
     }
     let Some(bytes) = segment.slice(0, length.min(u64::from(u32::MAX)) as u32) else { return Ok(None) };
     let Ok(scan) = region::guarded(|| scan(&bytes, id)) else { return Ok(None) };
@@ -151,11 +151,21 @@ fn open_segment(tier: &Arc<Tier>, id: u32, length: u64) -> io::Result<Option<Rea
     }
     if scan.lost_bytes > 0 {
         let lost = scan.lost_bytes;
-        tracing::warn!(segment = id, bytes = lost, frames = scan.frames.len(), "a part of a segment is damaged; the other frames are kept");
+        tracing::warn!(
+            segment = id,
+            bytes = lost,
+            frames = scan.frames.len(),
+            "a part of a segment is damaged; the other frames are kept"
+        );
         tier.health.note(Fault::Damaged);
     }
-    let (frames, lost_bytes) = (scan.frames, scan.lost_bytes);
-    Ok(Some(Read { segment, frames, is_sealed: false, lost_bytes, read_bytes: length }))
+    Ok(Some(Read {
+        segment,
+        frames: scan.frames,
+        is_sealed: false,
+        lost: scan.lost_bytes,
+        looked_at: length,
+    }))
 }
 
 /// The frames that a sealed segment's footer lists.
@@ -226,7 +236,8 @@ fn frame_at(bytes: &[u8], id: u32, at: usize) -> Result<(Frame, bool), Bad> {
 fn next_frame(bytes: &[u8], id: u32, after: usize) -> Option<usize> {
     let step = format::ALIGN as usize;
     let mut candidates = (after + step..bytes.len()).step_by(step);
-    candidates.find(|&at| Frame::may_begin(&bytes[at..]) && Frame::decode(&bytes[at..], id, at as u32).is_ok())
+    candidates
+        .find(|&at| Frame::may_begin(&bytes[at..]) && Frame::decode(&bytes[at..], id, at as u32).is_ok())
 }
 
 fn apply(tier: &Tier, segment: &Arc<Segment>, frame: &Entry) {
@@ -256,9 +267,10 @@ fn apply(tier: &Tier, segment: &Arc<Segment>, frame: &Entry) {
 
 /// A segment that was being written when the process ended is sealed now, if there is room for a footer.
 fn finish(tier: &Tier, read: Read) {
-    let used = read.frames.last().map_or(HEADER_BYTES as u64, |frame| {
-        u64::from(frame.offset) + u64::from(frame.length)
-    });
+    let used = read
+        .frames
+        .last()
+        .map_or(HEADER_BYTES as u64, |frame| u64::from(frame.offset) + u64::from(frame.length));
     read.segment.set_used_bytes(used);
     if let Some(first) = read.frames.first() {
         read.segment.set_first_version(first.version);

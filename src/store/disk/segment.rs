@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::format::{self, Entry};
@@ -74,7 +74,10 @@ impl Shared {
         drop(files);
         let oldest = segments.iter().find(|segment| !segment.revoked.load(Relaxed));
         if let Some(segment) = oldest {
-            tracing::warn!(segment = segment.id, "slow readers of an evicted segment are ended: its room is needed");
+            tracing::warn!(
+                segment = segment.id,
+                "slow readers of an evicted segment are ended: its room is needed"
+            );
             segment.revoked.store(true, Relaxed);
         }
     }
@@ -112,7 +115,7 @@ struct Lifeline {
     length: u64,
     is_given_up: AtomicBool,
     shared: Arc<Shared>,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
 }
 
 struct Owner(Arc<Lifeline>);
@@ -130,7 +133,7 @@ impl Drop for Lifeline {
             return;
         }
         let (shared, id, length) = (self.shared.clone(), self.id, self.length);
-        let charge = self._charge.take();
+        let charge = self.charge.take();
         self.shared.pool.clone().run(move || {
             drop(mapping);
             if let Err(error) = shared.disk.remove(id)
@@ -174,7 +177,7 @@ impl Segment {
             length,
             is_given_up: AtomicBool::new(false),
             shared: shared.clone(),
-            _charge: charge,
+            charge,
         });
         Ok(Arc::new(Self {
             id,
@@ -282,7 +285,8 @@ impl Segment {
 
     /// Looks whether its file has become shorter.
     pub(super) fn check_length(&self) {
-        let is_shorter = rustix::fs::fstat(self.file.file()).is_ok_and(|stat| (stat.st_size as u64) < self.length);
+        let is_shorter =
+            rustix::fs::fstat(self.file.file()).is_ok_and(|stat| (stat.st_size as u64) < self.length);
         if is_shorter && let Some(mapping) = &self.mapping.mapping {
             mapping.mark_bad();
         }
@@ -314,7 +318,11 @@ impl Segment {
         };
         if sum != place.sum {
             self.shared.health.note(Fault::Checksum);
-            tracing::warn!(segment = self.id, offset = place.offset, "stored bytes are damaged; they are fetched again");
+            tracing::warn!(
+                segment = self.id,
+                offset = place.offset,
+                "stored bytes are damaged; they are fetched again"
+            );
             return Err(Lost);
         }
         verified.lock().insert(place.offset);
@@ -355,44 +363,5 @@ impl Pages for Segment {
 
     fn is_live(&self) -> bool {
         self.is_live.load(Relaxed)
-    }
-}
-
-/// The segments that belong to the store.
-#[derive(Debug)]
-pub(super) struct Table {
-    by_id: RwLock<BTreeMap<u32, Arc<Segment>>>,
-    by_slot: RwLock<Vec<Option<Arc<Segment>>>>,
-}
-
-impl Table {
-    pub(super) fn new(slots: usize) -> Self {
-        Self { by_id: RwLock::default(), by_slot: RwLock::new(vec![None; slots]) }
-    }
-
-    pub(super) fn add(&self, segment: &Arc<Segment>) {
-        self.by_id.write().insert(segment.id, segment.clone());
-        self.by_slot.write()[usize::from(segment.slot())] = Some(segment.clone());
-    }
-
-    pub(super) fn remove(&self, id: u32) {
-        let removed = self.by_id.write().remove(&id);
-        if let Some(segment) = removed {
-            self.by_slot.write()[usize::from(segment.slot())] = None;
-            segment.give_up();
-        }
-    }
-
-    pub(super) fn get(&self, id: u32) -> Option<Arc<Segment>> {
-        self.by_id.read().get(&id).cloned()
-    }
-
-    pub(super) fn at(&self, slot: u16) -> Option<Arc<Segment>> {
-        self.by_slot.read().get(usize::from(slot))?.clone()
-    }
-
-    /// All of them, the oldest first.
-    pub(super) fn all(&self) -> Vec<Arc<Segment>> {
-        self.by_id.read().values().cloned().collect()
     }
 }

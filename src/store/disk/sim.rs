@@ -9,6 +9,7 @@
 //! it on a new disk with [`SimDisk::stop_at`], and recover from [`SimDisk::crash`] and [`SimDisk::kill`].
 
 mod faults;
+mod inode;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,11 +24,9 @@ use rustix::io::Errno;
 
 pub(super) use faults::Operation;
 use faults::{Faults, Outcome, Random};
+use inode::Inode;
 
-use super::io::{Disk, DiskFile, memory_file, write_all};
-
-/// What a medium writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
+use super::io::{Disk, DiskFile, write_all};
 
 /// See the module. Clones are the same disk.
 #[derive(Clone, Debug)]
@@ -242,106 +241,6 @@ impl Ghost {
     }
 }
 
-/// A file, whatever its name.
-#[derive(Debug)]
-struct Inode(Mutex<Content>);
-
-#[derive(Debug)]
-struct Content {
-    synced: Vec<u8>,
-    /// Writes since the last sync, with their offsets.
-    journal: Vec<(u64, Vec<u8>)>,
-    /// What the page cache shows: made when it is first opened.
-    view: Option<Arc<File>>,
-    sync_failed: bool,
-}
-
-impl Inode {
-    fn new(len: u64) -> Arc<Self> {
-        Self::with(vec![0; len as usize], Vec::new())
-    }
-
-    fn with(synced: Vec<u8>, journal: Vec<(u64, Vec<u8>)>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Content { synced, journal, view: None, sync_failed: false })))
-    }
-
-    fn after_kill(&self) -> Arc<Self> {
-        let content = self.0.lock();
-        Self::with(content.synced.clone(), content.journal.clone())
-    }
-
-    fn after_power_loss(&self, random: &mut Random) -> Arc<Self> {
-        let content = self.0.lock();
-        let mut image = content.synced.clone();
-        let mut writes: Vec<&(u64, Vec<u8>)> = content.journal.iter().collect();
-        random.shuffle(&mut writes);
-        // Of four parts of what was not synced: from nothing to everything.
-        let kept = random.below(5);
-        for (offset, bytes) in writes {
-            let is_torn = random.one_in(2);
-            let mut keeps = random.below(4) < kept;
-            let mut at = 0;
-            while at < bytes.len() {
-                let start = *offset as usize + at;
-                let end = bytes.len().min(at + SECTOR_BYTES - start % SECTOR_BYTES);
-                if is_torn {
-                    keeps = random.below(4) < kept;
-                }
-                if keeps {
-                    overwrite(&mut image, &bytes[at..end], start);
-                }
-                at = end;
-            }
-        }
-        Self::with(image, Vec::new())
-    }
-}
-
-impl Content {
-    fn len(&self) -> u64 {
-        let ends = self.journal.iter().map(|(offset, bytes)| offset + bytes.len() as u64);
-        ends.fold(self.synced.len() as u64, u64::max)
-    }
-
-    /// What a reader sees.
-    fn image(&self) -> Vec<u8> {
-        let mut image = self.synced.clone();
-        for (offset, bytes) in &self.journal {
-            overwrite(&mut image, bytes, *offset as usize);
-        }
-        image
-    }
-
-    fn view(&mut self) -> io::Result<Arc<File>> {
-        if let Some(view) = &self.view {
-            return Ok(view.clone());
-        }
-        let view = Arc::new(memory_file(self.len())?);
-        view.write_all_at(&self.image(), 0)?;
-        self.view = Some(view.clone());
-        Ok(view)
-    }
-
-    fn write(&mut self, bytes: Vec<u8>, offset: u64) -> io::Result<()> {
-        self.view()?.write_all_at(&bytes, offset)?;
-        self.journal.push((offset, bytes));
-        Ok(())
-    }
-
-    fn flush(&mut self) {
-        self.synced = self.image();
-        self.journal.clear();
-    }
-}
-
-fn overwrite(image: &mut Vec<u8>, bytes: &[u8], offset: usize) {
-    let end = offset + bytes.len();
-    if image.len() < end {
-        image.resize(end, 0);
-    }
-    image[offset..end].copy_from_slice(bytes);
-}
-
 /// An open file.
 #[derive(Debug)]
 struct SimFile {
@@ -358,7 +257,7 @@ impl SimFile {
         if let Outcome::Fail(error) = outcome {
             return Err(error.into());
         }
-        let taken = state.faults.take(bytes.len(), &outcome, &mut state.random)?;
+        let taken = state.faults.take(bytes.len(), outcome, &mut state.random)?;
         bytes.truncate(taken);
         self.inode.0.lock().write(bytes, offset)?;
         match outcome {

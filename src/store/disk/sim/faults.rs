@@ -34,6 +34,14 @@ impl Outcome {
     }
 }
 
+/// The operations of a kind that fail.
+#[derive(Debug)]
+struct Planned {
+    operation: Operation,
+    which: (Bound<u64>, Bound<u64>),
+    error: Errno,
+}
+
 /// The plan, and how far it got.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
@@ -42,7 +50,7 @@ pub(super) struct Faults {
     pub(super) short_writes: bool,
     pub(super) cold: bool,
     counts: [u64; 5],
-    planned: Vec<(Operation, (Bound<u64>, Bound<u64>), Errno)>,
+    planned: Vec<Planned>,
     stop_at: Option<u64>,
     is_stopped: bool,
 }
@@ -58,7 +66,7 @@ impl Faults {
 
     pub(super) fn fail(&mut self, operation: Operation, which: impl RangeBounds<u64>, error: Errno) {
         let which = (which.start_bound().cloned(), which.end_bound().cloned());
-        self.planned.push((operation, which, error));
+        self.planned.push(Planned { operation, which, error });
     }
 
     pub(super) fn stop_at(&mut self, change: u64) {
@@ -86,12 +94,12 @@ impl Faults {
         if self.is_stopped {
             return Outcome::Stop(STOPPED);
         }
-        let planned = self.planned.iter().find(|(kind, which, _)| *kind == operation && which.contains(&nth));
-        planned.map_or(Outcome::Go, |(_, _, error)| Outcome::Fail(*error))
+        let is_meant = |planned: &&Planned| planned.operation == operation && planned.which.contains(&nth);
+        self.planned.iter().find(is_meant).map_or(Outcome::Go, |planned| Outcome::Fail(planned.error))
     }
 
     /// How many bytes a write of `len` takes.
-    pub(super) fn take(&mut self, len: usize, outcome: &Outcome, random: &mut Random) -> Result<usize> {
+    pub(super) fn take(&mut self, len: usize, outcome: Outcome, random: &mut Random) -> Result<usize> {
         let mut len = len as u64;
         if self.short_writes {
             len = 1 + random.below(len);

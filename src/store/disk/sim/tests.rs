@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
+use super::inode::SECTOR_BYTES;
 use super::*;
 
 fn write(file: &Arc<dyn DiskFile>, bytes: &[u8], offset: u64) -> io::Result<()> {
