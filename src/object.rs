@@ -304,7 +304,7 @@ fn hold_places(headers: &mut HeaderMap) {
 /// The same fields with their values in one allocation of their own. A value as it was parsed is a
 /// slice of the connection's read buffer, and would keep all of that alive for as long as the object
 /// is stored.
-fn compact(headers: &HeaderMap) -> HeaderMap {
+pub fn compact(headers: &HeaderMap) -> HeaderMap {
     let text: Vec<u8> = headers.values().flat_map(http::HeaderValue::as_bytes).copied().collect();
     let mut text = Bytes::from(text);
     let mut compacted = HeaderMap::with_capacity(headers.len());

@@ -1,5 +1,7 @@
 //! The bridge from the node's listeners to the admin API's router.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -23,12 +25,17 @@ impl AdminHandler {
 impl Handler for AdminHandler {
     type Body = axum::body::Body;
 
-    async fn handle(mut self, request: Request<RequestBody>, conn: Arc<ConnInfo>) -> Response<Self::Body> {
+    type Answer = Pin<Box<dyn Future<Output = Response<Self::Body>> + Send>>;
+
+    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Self::Answer {
         let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(conn);
-        match self.router.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+        request.extensions_mut().insert(conn.clone());
+        let answered = self.router.clone().call(request);
+        Box::pin(async move {
+            match answered.await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        })
     }
 }

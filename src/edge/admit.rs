@@ -1,6 +1,7 @@
 //! The first step: refuse what is malformed or hostile, find the site, the rule and the cache key.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -11,6 +12,7 @@ use super::Edge;
 use super::client::{self, Client};
 use super::config::{Config, Site, Treatment};
 use super::refusal::{Reason, Refusal};
+use super::route::{Route, Url};
 use crate::net::{ConnInfo, RequestBody};
 use crate::rules::invalidate::Target;
 use crate::rules::key::{self, BadTarget, CacheKey, Scheme};
@@ -18,13 +20,49 @@ use crate::rules::key::{self, BadTarget, CacheKey, Scheme};
 /// A request that may be answered.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    pub(super) site: Arc<Site>,
-    pub(super) treatment: Arc<Treatment>,
-    pub(super) key: CacheKey,
+    route: Arc<Route>,
     pub(super) client: Client,
-    pub(super) scheme: Scheme,
-    host_at: usize,
-    path_at: usize,
+    pub(super) fields: Fields,
+}
+
+/// Which of the fields that change an answer a request has: one look at its names instead of a search
+/// for each of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fields {
+    hosts: usize,
+    has_transfer_encoding: bool,
+    has_cdn_loop: bool,
+    /// Preconditions, `If-Range` among them.
+    pub(super) has_conditions: bool,
+    pub(super) has_range: bool,
+}
+
+impl Fields {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, _) in headers {
+            match *name {
+                header::HOST => fields.hosts += 1,
+                header::RANGE => fields.has_range = true,
+                header::IF_NONE_MATCH
+                | header::IF_MODIFIED_SINCE
+                | header::IF_MATCH
+                | header::IF_UNMODIFIED_SINCE
+                | header::IF_RANGE => fields.has_conditions = true,
+                header::TRANSFER_ENCODING => fields.has_transfer_encoding = true,
+                _ => fields.has_cdn_loop |= *name == super::CDN_LOOP,
+            }
+        }
+        fields
+    }
+}
+
+impl Deref for Admitted {
+    type Target = Route;
+
+    fn deref(&self) -> &Route {
+        &self.route
+    }
 }
 
 impl Admitted {
@@ -79,57 +117,61 @@ impl Edge {
             let (site, is_https) = (site.cloned(), client.is_https);
             Box::new(Refused { refusal, site, client: client.address, is_https })
         };
-        check_message(parts, body, &self.config).map_err(|r| refuse(r, None))?;
-        let authority = authority(parts).map_err(|r| refuse(r, None))?;
-        let host =
-            key::normalize_host(authority, scheme).map_err(|e| refuse(bad_host(&e.to_string()), None))?;
-        check_absolute_form(parts, &host, scheme).map_err(|r| refuse(r, None))?;
+        let fields = Fields::of(&parts.headers);
+        check_message(parts, fields, body, &self.config).map_err(|r| refuse(r, None))?;
+        let host = authority(parts, fields).map_err(|r| refuse(r, None))?;
+        let find = || self.find_route(parts, host, &client, scheme);
+        // An absolute form is checked against Host each time.
+        let is_plain = parts.uri.authority().is_none() || fields.hosts == 0;
+        let route = match parts.uri.path_and_query() {
+            Some(target) if is_plain && parts.method == Method::GET => {
+                self.routes.get(Url { scheme, host, target: target.as_str() }, find)
+            }
+            _ => find().map(Arc::new),
+        };
+        let route = route.map_err(|(refusal, site)| refuse(refusal, site.as_ref()))?;
+        self.check_request(parts, fields, &route.treatment, &client)
+            .map_err(|r| refuse(r, Some(&route.site)))?;
+        Ok(Admitted { route, client, fields })
+    }
+
+    /// What the URL, the method and the configuration decide.
+    fn find_route(
+        &self,
+        parts: &Parts,
+        host: &str,
+        client: &Client,
+        scheme: Scheme,
+    ) -> Result<Route, (Refusal, Option<Arc<Site>>)> {
+        let host = key::normalize_host(host, scheme).map_err(|e| (bad_host(&e.to_string()), None))?;
+        check_absolute_form(parts, &host, scheme).map_err(|r| (r, None))?;
         let Some(site) = self.sites.find(&host) else {
             let detail = "this node serves no such host";
             let refusal = Refusal::new(Reason::UnknownHost, StatusCode::MISDIRECTED_REQUEST, detail);
-            return Err(refuse(refusal, None));
+            return Err((refusal, None));
         };
+        let of_site = |refusal: Refusal| (refusal, Some(site.clone()));
         // `OPTIONS *` is about the node; the site's checks hold for it all the same.
         let path = if parts.uri.path() == "*" { "/" } else { parts.uri.path() };
-        let path = key::normalize_path(path).map_err(|e| {
-            refuse(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, e.to_string()), Some(site))
-        })?;
+        let path = key::normalize_path(path)
+            .map_err(|e| of_site(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, e.to_string())))?;
         let treatment = site.treatment(&parts.method, &path);
-        self.check_site(parts, site, treatment, &client, &host).map_err(|r| refuse(r, Some(site)))?;
+        check_site(parts, site, treatment, client, &host).map_err(of_site)?;
         let query = parts.uri.query().and_then(|query| key::filter_query(query, &treatment.query));
         let key = CacheKey::new(scheme, &host, &path, query.as_deref());
-        let host_at = scheme.as_str().len() + "://".len();
-        let path_at = host_at + host.len();
-        let (site, treatment) = (site.clone(), treatment.clone());
-        Ok(Admitted { site, treatment, key, client, scheme, host_at, path_at })
+        Ok(Route::new(site.clone(), treatment.clone(), key, scheme, &host))
     }
 
-    fn check_site(
+    /// What has to be asked of each request, whatever its URL comes to.
+    fn check_request(
         &self,
         parts: &Parts,
-        site: &Site,
+        fields: Fields,
         treatment: &Treatment,
         client: &Client,
-        host: &str,
     ) -> Result<(), Refusal> {
-        if PURGE_METHODS.contains(&parts.method.as_str()) {
-            let detail = "this address has no right to purge";
-            return Err(Refusal::new(Reason::PurgeDenied, StatusCode::FORBIDDEN, detail));
-        }
-        if let Some(methods) = &site.methods
-            && !methods.contains(&parts.method)
-        {
-            let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-            return Err(not_allowed(&allowed));
-        }
-        if !treatment.access.admits(client.address) {
-            let detail = "this address may not use this site";
-            return Err(Refusal::new(Reason::AccessDenied, StatusCode::FORBIDDEN, detail));
-        }
-        if site.redirect_to_https && !client.is_https && parts.uri.path() != "*" {
-            return Err(redirect_to_https(parts, host));
-        }
-        if self.has_been_here(&parts.headers) {
+        check_access(treatment, client)?;
+        if fields.has_cdn_loop && self.has_been_here(&parts.headers) {
             let detail = "the request has passed this node before: an origin points back at it";
             return Err(Refusal::new(Reason::Loop, StatusCode::LOOP_DETECTED, detail));
         }
@@ -144,8 +186,40 @@ impl Edge {
     }
 }
 
+fn check_site(
+    parts: &Parts,
+    site: &Site,
+    treatment: &Treatment,
+    client: &Client,
+    host: &str,
+) -> Result<(), Refusal> {
+    if PURGE_METHODS.contains(&parts.method.as_str()) {
+        let detail = "this address has no right to purge";
+        return Err(Refusal::new(Reason::PurgeDenied, StatusCode::FORBIDDEN, detail));
+    }
+    if let Some(methods) = &site.methods
+        && !methods.contains(&parts.method)
+    {
+        let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        return Err(not_allowed(&allowed));
+    }
+    check_access(treatment, client)?;
+    if site.redirect_to_https && !client.is_https && parts.uri.path() != "*" {
+        return Err(redirect_to_https(parts, host));
+    }
+    Ok(())
+}
+
+fn check_access(treatment: &Treatment, client: &Client) -> Result<(), Refusal> {
+    if treatment.access.admits(client.address) {
+        return Ok(());
+    }
+    let detail = "this address may not use this site";
+    Err(Refusal::new(Reason::AccessDenied, StatusCode::FORBIDDEN, detail))
+}
+
 /// What hyper lets through and a cache must not.
-fn check_message(parts: &Parts, body: &RequestBody, limits: &Config) -> Result<(), Refusal> {
+fn check_message(parts: &Parts, fields: Fields, body: &RequestBody, limits: &Config) -> Result<(), Refusal> {
     let uri_bytes = limits.uri_bytes;
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS").closing());
@@ -166,9 +240,10 @@ fn check_message(parts: &Parts, body: &RequestBody, limits: &Config) -> Result<(
         let detail = "the target must be a path or an absolute URL";
         return Err(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, detail).closing());
     }
-    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if fields.has_transfer_encoding {
+        let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+        let is_chunked =
+            codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if codings.next().is_some() || !is_chunked {
             let detail = "the only transfer coding understood is one `chunked`";
             return Err(Refusal::new(Reason::TransferCoding, StatusCode::BAD_REQUEST, detail).closing());
@@ -187,13 +262,16 @@ fn check_message(parts: &Parts, body: &RequestBody, limits: &Config) -> Result<(
 }
 
 /// The one authority that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
-fn authority(parts: &Parts) -> Result<&str, Refusal> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+fn authority(parts: &Parts, fields: Fields) -> Result<&str, Refusal> {
+    if fields.hosts > 1 {
         return Err(bad_host("there is more than one Host"));
     }
-    let host = host.map(HeaderValue::to_str).transpose().map_err(|_| bad_host("Host is not ASCII"))?;
+    let host = parts
+        .headers
+        .get(header::HOST)
+        .map(HeaderValue::to_str)
+        .transpose()
+        .map_err(|_| bad_host("Host is not ASCII"))?;
     let of_target = parts.uri.authority().map(http::uri::Authority::as_str);
     match (of_target, host) {
         (Some(authority), None) if parts.version >= Version::HTTP_2 => Ok(authority),

@@ -56,7 +56,7 @@ impl Edge {
             };
             let (reader, flight, private) = match join {
                 Err(found) => {
-                    let response = self.hit(admitted, parts, &found, std::time::Instant::now());
+                    let response = self.hit(admitted, parts, &found, self.clock.now());
                     return (Outcome::Hit, response);
                 }
                 Ok(Join::Follow(flight)) => (flight.join(), flight, None),

@@ -13,12 +13,13 @@
 //! respond
 //! ```
 //!
-//! The hit's way is synchronous and short; everything else is boxed, so that an idle connection does
-//! not carry its state.
+//! The hit's way is synchronous and short, and its answer is ready at once; everything else is boxed, so
+//! that neither a hit nor an idle connection carries its state.
 //!
 //! Not here: sockets (`net`), what HTTP caching permits (`rules`), where bytes are kept (`store`).
 
 mod admit;
+mod answer;
 mod body;
 mod client;
 mod collapse;
@@ -34,6 +35,7 @@ mod miss;
 mod record;
 mod refusal;
 mod respond;
+mod route;
 mod sites;
 
 use std::sync::Arc;
@@ -43,6 +45,7 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
+pub use answer::Answer;
 pub use body::{Body, BodyError};
 pub use inspect::{BadUrl, Located, Variant};
 pub use metrics::{EdgeMetrics, Outcome};
@@ -51,6 +54,7 @@ use crate::net::{ConnInfo, Handler, RequestBody};
 use crate::object::Object;
 use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::invalidate;
+use crate::rules::time::Millis;
 use crate::store::Store;
 use crate::telemetry::{AccessLog, Clock};
 use admit::Admitted;
@@ -60,6 +64,7 @@ use lookup::Found;
 use record::{Asked, Record};
 use refusal::{Reason, Refusal};
 use respond::Serving;
+use route::Routes;
 use sites::Sites;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -76,6 +81,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 pub struct Edge {
     config: Config,
     sites: Sites,
+    routes: Routes,
     via: HeaderValue,
     store: Arc<Store>,
     collapse: Arc<Collapse>,
@@ -115,6 +121,7 @@ impl Edge {
         let via = HeaderValue::try_from(format!("1.1 {}", config.node));
         Arc::new(Self {
             sites: Sites::new(&config.sites),
+            routes: Routes::new(workers),
             via: via.unwrap_or(HeaderValue::from_static("1.1 larder")),
             store,
             collapse: Collapse::new(),
@@ -145,45 +152,47 @@ impl Edge {
         self.access_log.dropped()
     }
 
-    async fn answer(self: Arc<Self>, request: Request<RequestBody>, conn: Arc<ConnInfo>) -> Response<Body> {
+    fn answer(self: &Arc<Self>, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Answer {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let admitted = match self.admit(&parts, &body, &conn) {
+        let admitted = match self.admit(&parts, &body, conn) {
             Ok(admitted) => admitted,
             Err(refused) => {
                 let asked = Asked {
                     parts: &parts,
-                    conn: &conn,
+                    conn,
                     started,
                     client: refused.client,
                     is_https: refused.is_https,
                     site: refused.site.as_ref(),
                 };
                 let (outcome, response) = self.refused(&parts, &refused.refusal, &CacheStatus::default());
-                return Record::open(&self, &asked, outcome, response);
+                return Answer::now(Record::open(self, &asked, outcome, response));
             }
         };
-        let step = self.step(&admitted, &parts, started);
+        let now = self.clock.at(started);
+        let step = self.step(&admitted, &parts, now);
         if let Step::Hit(object) = &step {
-            let response = self.hit(&admitted, &parts, object, started);
-            let asked = asked_of(&admitted, &parts, &conn, started);
-            return Record::open(&self, &asked, Outcome::Hit, response);
+            let response = self.hit(&admitted, &parts, object, now);
+            let asked = asked_of(&admitted, &parts, conn, started);
+            return Answer::now(Record::open(self, &asked, Outcome::Hit, response));
         }
-        let admitted = Arc::new(admitted);
-        let asked = asked_of(&admitted, &parts, &conn, started);
-        let (outcome, response) = Box::pin(self.drive(step, admitted.clone(), &parts, body)).await;
-        Record::open(&self, &asked, outcome, response)
+        let (edge, conn, admitted) = (self.clone(), conn.clone(), Arc::new(admitted));
+        Answer::later(async move {
+            let (outcome, response) = edge.drive(step, admitted.clone(), &parts, body).await;
+            let asked = asked_of(&admitted, &parts, &conn, started);
+            Record::open(&edge, &asked, outcome, response)
+        })
     }
 
     /// What to do with an admitted request.
-    fn step(&self, admitted: &Admitted, parts: &Parts, started: Instant) -> Step {
+    fn step(&self, admitted: &Admitted, parts: &Parts, now: Millis) -> Step {
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return Step::Pass(Fwd::Method);
         }
         if admitted.treatment.pass {
             return Step::Pass(Fwd::Bypass);
         }
-        let now = self.clock.at(started);
         Self::step_for(self.lookup(admitted, &parts.headers, now), parts)
     }
 
@@ -221,7 +230,7 @@ impl Edge {
             Step::Load => self.fetch(&admitted, parts, None, Fwd::UriMiss).await,
             Step::Pass(fwd) => self.forward(&admitted, parts, body, fwd).await,
             Step::Head(base) => self.head(&admitted, parts, base).await,
-            Step::Hit(object) => (Outcome::Hit, self.hit(&admitted, parts, &object, Instant::now())),
+            Step::Hit(object) => (Outcome::Hit, self.hit(&admitted, parts, &object, self.clock.now())),
             Step::HitStale(object) => {
                 let detail = "stale-revalidating";
                 let response = self.stale(&admitted, parts, &object, None, detail);
@@ -234,8 +243,7 @@ impl Edge {
     }
 
     #[inline]
-    fn hit(&self, admitted: &Admitted, parts: &Parts, object: &Object, started: Instant) -> Response<Body> {
-        let now = self.clock.at(started);
+    fn hit(&self, admitted: &Admitted, parts: &Parts, object: &Arc<Object>, now: Millis) -> Response<Body> {
         self.store.promote(object.head.key.hash());
         object.touch(now);
         let status = CacheStatus {
@@ -244,8 +252,9 @@ impl Edge {
             detail: Some(object.tier()),
             ..CacheStatus::default()
         };
-        let serving = self.serving(admitted, parts, status, false);
-        respond::from_object(&Serving { now, ..serving }, object)
+        let serving =
+            Serving { node: &self.config.node, admitted, request: parts, status, now, is_validated: false };
+        respond::hit(&serving, object)
     }
 
     fn stale(
@@ -345,12 +354,9 @@ fn asked_of<'a>(admitted: &'a Admitted, parts: &'a Parts, conn: &'a ConnInfo, st
 
 impl Handler for Arc<Edge> {
     type Body = Body;
+    type Answer = Answer;
 
-    fn handle(
-        self,
-        request: Request<RequestBody>,
-        conn: Arc<ConnInfo>,
-    ) -> impl Future<Output = Response<Body>> + Send {
+    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Answer {
         self.answer(request, conn)
     }
 }

@@ -46,8 +46,27 @@ enum Selected {
     Unsatisfiable,
 }
 
-/// The answer from a stored response.
+/// The answer from a fresh stored response.
 #[inline]
+pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body> {
+    let (request, fields) = (serving.request, &serving.admitted.fields);
+    if request.method != Method::GET || fields.has_conditions || fields.has_range {
+        return from_object(serving, object);
+    }
+    let head = &object.head;
+    let age_secs = head.freshness.age_secs(serving.now);
+    let headers = serving.admitted.head_of(object, age_secs, serving.status.ttl.unwrap_or(0), || {
+        let mut headers = head.headers.clone();
+        finish_head(&mut headers, serving, head, Some(age_secs.into()));
+        headers
+    });
+    let mut response = Response::new(Body::stored(object.body.clone(), 0..object.body.len()));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer from a stored response.
 pub(super) fn from_object(serving: &Serving<'_>, object: &Object) -> Response<Body> {
     let age = HeaderValue::from(object.head.freshness.age_secs(serving.now));
     answer(serving, &object.head, &Source::Stored(&object.body), Some(object.body.len()), Some(age))
@@ -139,7 +158,7 @@ fn select(serving: &Serving<'_>, head: &Head, length: Option<u64>) -> Selected {
     if head.status != StatusCode::OK {
         return Selected::Whole;
     }
-    if conditional::has_conditions(&request.headers) {
+    if serving.admitted.fields.has_conditions {
         match conditional::evaluate(&request.method, &request.headers, &head.validators(), serving.now) {
             Outcome::NotModified => return Selected::NotModified,
             Outcome::PreconditionFailed => return Selected::PreconditionFailed,
@@ -148,7 +167,7 @@ fn select(serving: &Serving<'_>, head: &Head, length: Option<u64>) -> Selected {
     }
     let Some(length) = length else { return Selected::Whole };
     if request.method != Method::GET
-        || !request.headers.contains_key(header::RANGE)
+        || !serving.admitted.fields.has_range
         || !conditional::if_range_holds(&request.headers, &head.validators(), serving.now)
     {
         return Selected::Whole;

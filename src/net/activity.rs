@@ -34,6 +34,8 @@ pub(super) enum Expired {
 #[derive(Debug)]
 pub(super) struct Activity {
     started: Instant,
+    /// When the connection was polled last.
+    polled_at: AtomicU64,
     is_h2: AtomicBool,
     /// Whether a request's head was ever complete.
     has_begun: AtomicBool,
@@ -64,6 +66,7 @@ impl Activity {
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
+            polled_at: AtomicU64::new(1),
             is_h2: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             read_while_busy: AtomicBool::new(false),
@@ -83,7 +86,18 @@ impl Activity {
         self.started
     }
 
-    pub(super) fn now_ms(&self) -> u64 {
+    /// Looks at the clock for all that happens within one poll of the connection.
+    pub(super) fn look_at_clock(&self) {
+        self.polled_at.store(self.clock_ms(), Relaxed);
+    }
+
+    /// Now. On HTTP/1.1 everything happens while the connection is polled; the streams of HTTP/2 are
+    /// tasks of their own.
+    fn now_ms(&self) -> u64 {
+        if self.is_h2.load(Relaxed) { self.clock_ms() } else { self.polled_at.load(Relaxed) }
+    }
+
+    pub(super) fn clock_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64 + 1
     }
 
@@ -148,7 +162,7 @@ impl Activity {
 
     /// The node drains: the connection ends once nothing is in flight.
     pub(super) fn drain(&self) {
-        self.draining_since.store(self.now_ms(), Relaxed);
+        self.draining_since.store(self.clock_ms(), Relaxed);
     }
 
     /// Takes a slot for an HTTP/2 response; `None` on HTTP/1.1, where the socket tells all.

@@ -1,6 +1,5 @@
 //! One connection: handshake, protocol, requests, deadlines, end.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::activity::{Activity, Expired};
-use super::body::{Ending, RequestBody};
+use super::body::{Answering, Ending, RequestBody};
 use super::io::TrackedIo;
 use super::listener::Server;
 use super::metrics::End;
@@ -156,11 +155,7 @@ async fn speak<H: Handler, I>(
             // Made before the handler runs: when the client leaves and hyper drops this future,
             // the request still ends for the connection's deadlines.
             let ending = Ending::new(activity.clone());
-            let response = handler.clone().handle(request, info.clone());
-            async move {
-                let response = response.await;
-                Ok::<_, Infallible>(response.map(|body| ending.with(body)))
-            }
+            Answering::new(handler.handle(request, &info), ending)
         })
     };
     let io = TokioIo::new(io);
@@ -251,6 +246,7 @@ async fn drive<H: Handler>(
             let mut changed = pin!(phase.changed());
             let mut is_watching = false;
             poll_fn(|cx| {
+                activity.look_at_clock();
                 if let Poll::Ready(result) = conn.as_mut().poll(cx) {
                     return Poll::Ready(Event::Done(result));
                 }
@@ -322,7 +318,7 @@ impl<'a, H: Handler> Watchdog<'a, H> {
             } else if self.sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let now_ms = self.activity.now_ms();
+            let now_ms = self.activity.clock_ms();
             match self.activity.deadline(&self.server.limits) {
                 Some((at_ms, expired)) if at_ms <= now_ms => return Poll::Ready(expired),
                 Some((at_ms, _)) => self.arm(at_ms),

@@ -1,5 +1,6 @@
 //! The socket below TLS and HTTP: passes bytes on and notes progress.
 
+use std::cell::RefCell;
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,11 @@ use super::activity::Activity;
 /// A head and a body up to here go out by one `send`: copying them costs less than a `writev` does
 /// beyond it.
 const SMALL_BYTES: usize = 2048;
+
+thread_local! {
+    /// Where they are put together.
+    static SMALL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A TCP stream whose reads and writes are noted in an [`Activity`], and which lingers when it is
 /// shut down.
@@ -65,13 +71,11 @@ impl AsyncWrite for TrackedIo {
             let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
             return self.noted(result);
         }
-        let mut small = [0; SMALL_BYTES];
-        let mut filled = 0;
-        for buf in bufs {
-            small[filled..filled + buf.len()].copy_from_slice(buf);
-            filled += buf.len();
-        }
-        let result = Pin::new(&mut self.stream).poll_write(cx, &small[..filled]);
+        let result = SMALL.with_borrow_mut(|small| {
+            small.clear();
+            bufs.iter().for_each(|buf| small.extend_from_slice(buf));
+            Pin::new(&mut self.stream).poll_write(cx, small)
+        });
         self.noted(result)
     }
 

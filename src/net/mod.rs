@@ -82,12 +82,12 @@ pub trait Handler: Clone + Send + Sync + 'static {
         + Unpin
         + 'static;
 
-    /// Answers one request.
-    fn handle(
-        self,
-        request: Request<RequestBody>,
-        conn: Arc<ConnInfo>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+    /// An answer on its way. It is moved about: what is large is better boxed.
+    type Answer: Future<Output = Response<Self::Body>> + Send + Unpin + 'static;
+
+    /// Answers one request. What can be done without waiting is best done here and not in the answer:
+    /// a request that is dropped before the connection reads on gives its buffer back to it.
+    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Self::Answer;
 }
 
 /// The phases of a node's life that connections see.
