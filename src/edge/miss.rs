@@ -324,14 +324,21 @@ impl Edge {
             StatusCode::BAD_REQUEST => "the request's body broke off",
             _ => "the origin gave no usable answer",
         };
-        let mut refusal = Refusal::new(Reason::Origin, code, detail).error(word);
+        // A client that does not bring its body is no fault of the origin's.
+        let (reason, word) = match code {
+            StatusCode::PAYLOAD_TOO_LARGE => (Reason::BodyTooLarge, "http_request_error"),
+            code if code.is_client_error() => (Reason::BrokenBody, "http_request_error"),
+            _ => (Reason::Origin, word),
+        };
+        let mut refusal = Refusal::new(reason, code, detail).error(word);
         if code == StatusCode::SERVICE_UNAVAILABLE {
             refusal = refusal.with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
         }
         if code.is_client_error() {
             refusal = refusal.closing();
         }
-        let status = CacheStatus { detail: Some(word), ..*status };
+        let of_client = code.is_client_error().then_some(reason.as_str());
+        let status = CacheStatus { detail: Some(of_client.unwrap_or(word)), ..*status };
         self.refused(parts, &refusal, &status)
     }
 }

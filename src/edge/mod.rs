@@ -29,6 +29,7 @@ mod forward;
 mod framing;
 mod inspect;
 mod lookup;
+mod malformed;
 mod metrics;
 mod miss;
 mod record;
@@ -339,5 +340,9 @@ impl Handler for Arc<Edge> {
         conn: Arc<ConnInfo>,
     ) -> impl Future<Output = Response<Body>> + Send {
         self.answer(request, conn)
+    }
+
+    fn malformed(&self, status: StatusCode, conn: &ConnInfo) -> Option<Response<Body>> {
+        Some(Edge::malformed(self, status, conn))
     }
 }

@@ -28,6 +28,7 @@ mod idle;
 mod invalidation;
 mod lifecycle;
 mod limits;
+mod malformed;
 mod memory;
 mod methods;
 mod origin_dir;
