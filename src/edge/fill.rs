@@ -20,7 +20,7 @@ use super::forward::Purpose;
 use super::respond::content_length;
 use super::{Edge, framing};
 use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Charge, Head, Object, charged_chunk};
-use crate::origin::{OriginBody, OriginError};
+use crate::origin::{InterimSender, OriginBody, OriginError, on_interim};
 use crate::rules::key::CacheKey;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
@@ -56,6 +56,8 @@ pub(super) struct Fill {
     pub(super) lead: Lead,
     /// Where an answer goes that is not shared; `None` for a fetch in the background.
     pub(super) private: Option<oneshot::Sender<Private>>,
+    /// Where interim responses go, if anywhere.
+    pub(super) interim: Option<InterimSender>,
 }
 
 /// An origin's answer and when it was asked and given.
@@ -93,7 +95,11 @@ impl Fill {
     }
 
     async fn ask(&self, base: Option<&Object>) -> Result<Answer, OriginError> {
-        let request = self.edge.to_origin(&self.admitted, &Method::GET, &self.request, Purpose::Fill(base));
+        let mut request =
+            self.edge.to_origin(&self.admitted, &Method::GET, &self.request, Purpose::Fill(base));
+        if let Some(interim) = &self.interim {
+            on_interim(&mut request, interim.clone());
+        }
         let request_time = self.edge.clock.now();
         let mut response = self.admitted.treatment.origin.send(request).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;

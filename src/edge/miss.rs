@@ -13,10 +13,11 @@ use super::config::RangeMiss;
 use super::fill::{Fill, Private, find_fresh};
 use super::flight::{Flight, Published, Unshared};
 use super::forward::Purpose;
+use super::interim::{self, relaying};
 use super::refusal::{Reason, Refusal};
 use super::{Edge, Outcome, framing, respond};
 use crate::object::{Head, Object};
-use crate::origin::OriginError;
+use crate::origin::{InterimSender, OriginError};
 use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::policy::{self, Exchange};
 use crate::rules::update::{self, HeadUpdate};
@@ -54,22 +55,23 @@ impl Edge {
             } else {
                 self.collapse.join(key, &parts.headers, || find_fresh(self, &admitted.key, &parts.headers))
             };
-            let (reader, flight, private) = match join {
+            let (reader, flight, private, relay) = match join {
                 Err(found) => {
                     let response = self.hit(admitted, parts, &found, std::time::Instant::now());
                     return (Outcome::Hit, response);
                 }
-                Ok(Join::Follow(flight)) => (flight.join(), flight, None),
+                Ok(Join::Follow(flight)) => (flight.join(), flight, None, None),
                 Ok(Join::Lead(lead)) => {
                     let flight = lead.flight.clone();
                     // Joined before the fetch begins, which would find nobody to fetch for.
                     let reader = flight.join();
-                    let private = self.launch(admitted, &parts.headers, base.clone(), lead);
-                    (reader, flight, Some(private))
+                    let (interim, relay) = interim::to_client(parts).unzip();
+                    let private = self.launch(admitted, &parts.headers, base.clone(), lead, interim);
+                    (reader, flight, Some(private), relay)
                 }
             };
             let is_leader = private.is_some();
-            let published = reader.published().await;
+            let published = relaying(relay, reader.published()).await;
             let asked = Fetched { admitted, parts, fwd, is_leader };
             if let Some(answered) = self.land(&asked, &flight, published, private).await {
                 return answered;
@@ -89,6 +91,7 @@ impl Edge {
         request: &HeaderMap,
         base: Option<Arc<Object>>,
         lead: Lead,
+        interim: Option<InterimSender>,
     ) -> oneshot::Receiver<Private> {
         let (private, receiver) = oneshot::channel();
         let fill = Fill {
@@ -98,6 +101,7 @@ impl Edge {
             base,
             lead,
             private: Some(private),
+            interim,
         };
         tokio::spawn(fill.run());
         receiver
@@ -115,6 +119,7 @@ impl Edge {
             base: Some(base),
             lead,
             private: None,
+            interim: None,
         };
         tokio::spawn(fill.run());
     }
@@ -292,7 +297,7 @@ impl Edge {
         status: &CacheStatus<'_>,
         on_answer: impl FnOnce(&Response<crate::origin::OriginBody>),
     ) -> Answered {
-        match admitted.treatment.origin.send(request).await {
+        match interim::send(&admitted.treatment.origin, request, parts).await {
             Ok(mut response) => {
                 let reject = admitted.treatment.reject_unknown_transfer_coding;
                 if let Err(error) = framing::check(&mut response, reject) {

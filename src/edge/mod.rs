@@ -28,6 +28,7 @@ mod flight;
 mod forward;
 mod framing;
 mod inspect;
+mod interim;
 mod lookup;
 mod malformed;
 mod metrics;
@@ -146,7 +147,7 @@ impl Edge {
 
     async fn answer(self: Arc<Self>, request: Request<RequestBody>, conn: Arc<ConnInfo>) -> Response<Body> {
         let started = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let admitted = match self.admit(&parts, &body, &conn) {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -167,6 +168,9 @@ impl Edge {
             let response = self.hit(&admitted, &parts, object, started);
             let asked = asked_of(&admitted, &parts, &conn, started);
             return Record::open(&self, &asked, Outcome::Hit, response);
+        }
+        if let Some(interim) = conn.interim(parts.version) {
+            parts.extensions.insert(interim);
         }
         let admitted = Arc::new(admitted);
         let asked = asked_of(&admitted, &parts, &conn, started);

@@ -25,6 +25,7 @@ mod harness;
 mod hop_by_hop;
 mod http2;
 mod idle;
+mod interim;
 mod invalidation;
 mod lifecycle;
 mod limits;
