@@ -23,6 +23,7 @@ mod body;
 mod client;
 mod collapse;
 pub mod config;
+mod debug;
 mod fill;
 mod flight;
 mod forward;
@@ -84,6 +85,7 @@ pub struct Edge {
     clock: Clock,
     metrics: EdgeMetrics,
     access_log: AccessLog,
+    debug_right: debug::DebugRight,
 }
 
 /// What the driver does next.
@@ -121,6 +123,7 @@ impl Edge {
             clock,
             metrics: EdgeMetrics::new(workers, names),
             access_log,
+            debug_right: debug::DebugRight::default(),
             config,
         })
     }
@@ -166,6 +169,7 @@ impl Edge {
         let step = self.step(&admitted, &parts, started);
         if let Step::Hit(object) = &step {
             let response = self.hit(&admitted, &parts, object, started);
+            let response = self.explained(&admitted, &parts.headers, response);
             let asked = asked_of(&admitted, &parts, &conn, started);
             return Record::open(&self, &asked, Outcome::Hit, response);
         }
@@ -175,6 +179,7 @@ impl Edge {
         let admitted = Arc::new(admitted);
         let asked = asked_of(&admitted, &parts, &conn, started);
         let (outcome, response) = Box::pin(self.drive(step, admitted.clone(), &parts, body)).await;
+        let response = self.explained(&admitted, &parts.headers, response);
         Record::open(&self, &asked, outcome, response)
     }
 

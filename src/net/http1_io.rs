@@ -80,6 +80,9 @@ impl<I: AsyncWrite + Unpin, H: Handler> Http1Io<I, H> {
     /// The handler's answer for hyper's, if these bytes are one.
     fn answer_instead(&self, cx: &mut Context<'_>, canned: &[u8]) -> Option<Vec<u8>> {
         let status = StatusCode::from_bytes(canned.strip_prefix(b"HTTP/1.")?.get(2..5)?).ok()?;
+        if !status.is_client_error() {
+            return None;
+        }
         let mut response = self.handler.malformed(status, &self.info)?;
         let mut body = Vec::new();
         // Such a body is there or it is not; nobody waits for one.

@@ -18,6 +18,7 @@ mod caching;
 mod cli;
 mod collapse;
 mod conditional;
+mod debug_field;
 mod framing;
 mod framing_origin;
 mod freshness;
