@@ -157,8 +157,7 @@ impl Node {
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
         edge.let_debug(control.debug_right());
-        let certificate = config.admin.certificate.as_ref();
-        let admin_tls = match certificate {
+        let admin_tls = match &config.admin.certificate {
             Some(files) => Some(net::server_config(&net::load_certificates(std::slice::from_ref(files))?)?),
             None => None,
         };
