@@ -17,6 +17,9 @@ Without a PART, everything runs. What is missing is installed by apt-get and npm
   conformance  the public test suite for HTTP caches, against the baselines
   browser      the demo in headless Chromium
 
+The heavy behaviour tests are short unless LARDER_SOAK_SECS and LARDER_IDLE_CONNECTIONS (10000 is what
+is promised; the default is 2000) say otherwise.
+
 A failing part does not keep the next from running, a failing build does. The last line is
 "N passed, N failed"; the exit code is 0 only when nothing failed. CARGO_TARGET_DIR is respected.
 TEXT

@@ -113,6 +113,15 @@ impl Tokens {
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return None;
         }
+        self.find_token(token, now)
+    }
+
+    /// Whether a token may read what concerns a site. Guesses need no limit: there are 256 bits to guess.
+    pub(super) fn may_read(&self, token: &[u8], site: &str, now: Millis) -> bool {
+        self.find_token(token, now).is_some_and(|token| token.allows("read") && token.covers(site))
+    }
+
+    fn find_token(&self, token: &[u8], now: Millis) -> Option<Arc<TokenConfig>> {
         let hash = blake3::hash(token.trim_ascii());
         // All are compared, so that the time does not tell which one matched.
         let mut found = None;
@@ -180,7 +189,7 @@ mod tests {
 
     fn conn() -> ConnInfo {
         let address = "127.0.0.1:1".parse().unwrap();
-        ConnInfo { peer: address, local: address, tls: "" }
+        ConnInfo::new(address, address, "")
     }
 
     fn headers(token: &str) -> HeaderMap {

@@ -54,20 +54,26 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Control {
     parts: Parts,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     is_ready: AtomicBool,
 }
 
 impl Control {
     /// Composes it. Without configured tokens one is made, or read, in the store's directory.
     pub fn new(parts: Parts, tokens: &[TokenConfig]) -> Result<Arc<Self>, TokenFileError> {
-        let tokens = Tokens::new(tokens, &parts.store_path)?;
+        let tokens = Arc::new(Tokens::new(tokens, &parts.store_path)?);
         Ok(Arc::new(Self { parts, tokens, is_ready: AtomicBool::new(false) }))
     }
 
     /// What `readyz` says from now on.
     pub fn set_ready(&self, is_ready: bool) {
         self.is_ready.store(is_ready, Relaxed);
+    }
+
+    /// For the data path: whether a token may be told how a response of a site was found.
+    pub fn debug_right(&self) -> impl Fn(&[u8], &str) -> bool + Send + Sync + 'static {
+        let (tokens, clock) = (self.tokens.clone(), self.parts.clock);
+        move |token, site| tokens.may_read(token, site, clock.now())
     }
 
     /// The handler of the admin listener.

@@ -58,7 +58,7 @@ mod tests {
 
     fn client(peer: &str, forwarded: &[&'static str], trusted: &[&str]) -> Client {
         let peer = peer.parse().unwrap();
-        let conn = ConnInfo { peer, local: "127.0.0.1:80".parse().unwrap(), tls: "" };
+        let conn = ConnInfo::new(peer, "127.0.0.1:80".parse().unwrap(), "");
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append(&X_FORWARDED_FOR, HeaderValue::from_static(line));

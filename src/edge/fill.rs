@@ -19,7 +19,7 @@ use super::forward::Purpose;
 use super::respond::content_length;
 use super::{Edge, framing};
 use crate::object::{Head, Object};
-use crate::origin::{OriginBody, OriginError};
+use crate::origin::{InterimSender, OriginBody, OriginError, on_interim};
 use crate::rules::key::CacheKey;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
@@ -50,6 +50,8 @@ pub(super) struct Fill {
     pub(super) lead: Lead,
     /// Where an answer goes that is not shared; `None` for a fetch in the background.
     pub(super) private: Option<oneshot::Sender<Private>>,
+    /// Where interim responses go, if anywhere.
+    pub(super) interim: Option<InterimSender>,
 }
 
 /// An origin's answer and when it was asked and given.
@@ -89,7 +91,11 @@ impl Fill {
     }
 
     async fn ask(&self, base: Option<&Object>) -> Result<Answer, OriginError> {
-        let request = self.edge.to_origin(&self.admitted, &Method::GET, &self.request, Purpose::Fill(base));
+        let mut request =
+            self.edge.to_origin(&self.admitted, &Method::GET, &self.request, Purpose::Fill(base));
+        if let Some(interim) = &self.interim {
+            on_interim(&mut request, interim.clone());
+        }
         let request_time = self.edge.clock.now();
         let version = self.edge.store.version();
         let mut response = self.admitted.treatment.origin.send(request).await?;

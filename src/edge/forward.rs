@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Either};
 
 use super::admit::Admitted;
 use super::body::Body;
+use super::interim;
 use super::respond::{cache_status, for_client, remove_all};
 use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::net::{RequestBody, RequestBodyError};
@@ -121,7 +122,7 @@ impl Edge {
             });
             *request.body_mut() = Either::Right(body.boxed_unsync());
         }
-        admitted.treatment.origin.send(request).await.map_err(|error| {
+        interim::send(&admitted.treatment.origin, request, parts).await.map_err(|error| {
             let of_client = StatusCode::from_u16(refused.load(Relaxed));
             (of_client.unwrap_or_else(|_| error.status()), error)
         })

@@ -13,10 +13,11 @@ use super::config::RangeMiss;
 use super::fill::{Fill, Private, find_fresh};
 use super::flight::{Flight, Published, Unshared};
 use super::forward::Purpose;
+use super::interim::{self, relaying};
 use super::refusal::{Reason, Refusal};
 use super::{Edge, Outcome, framing, respond};
 use crate::object::{Head, Object};
-use crate::origin::OriginError;
+use crate::origin::{InterimSender, OriginError};
 use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::policy::{self, Exchange};
 use crate::rules::update::{self, HeadUpdate};
@@ -54,22 +55,23 @@ impl Edge {
             } else {
                 self.collapse.join(key, &parts.headers, || find_fresh(self, &admitted.key, &parts.headers))
             };
-            let (reader, flight, private) = match join {
+            let (reader, flight, private, relay) = match join {
                 Err(found) => {
                     let response = self.hit(admitted, parts, &found, self.clock.now());
                     return (Outcome::Hit, response);
                 }
-                Ok(Join::Follow(flight)) => (flight.join(), flight, None),
+                Ok(Join::Follow(flight)) => (flight.join(), flight, None, None),
                 Ok(Join::Lead(lead)) => {
                     let flight = lead.flight.clone();
                     // Joined before the fetch begins, which would find nobody to fetch for.
                     let reader = flight.join();
-                    let private = self.launch(admitted, &parts.headers, base.clone(), lead);
-                    (reader, flight, Some(private))
+                    let (interim, relay) = interim::to_client(parts).unzip();
+                    let private = self.launch(admitted, &parts.headers, base.clone(), lead, interim);
+                    (reader, flight, Some(private), relay)
                 }
             };
             let is_leader = private.is_some();
-            let published = reader.published().await;
+            let published = relaying(relay, reader.published()).await;
             let asked = Fetched { admitted, parts, fwd, is_leader };
             if let Some(answered) = self.land(&asked, &flight, published, private).await {
                 return answered;
@@ -89,6 +91,7 @@ impl Edge {
         request: &HeaderMap,
         base: Option<Arc<Object>>,
         lead: Lead,
+        interim: Option<InterimSender>,
     ) -> oneshot::Receiver<Private> {
         let (private, receiver) = oneshot::channel();
         let fill = Fill {
@@ -98,6 +101,7 @@ impl Edge {
             base,
             lead,
             private: Some(private),
+            interim,
         };
         tokio::spawn(fill.run());
         receiver
@@ -115,6 +119,7 @@ impl Edge {
             base: Some(base),
             lead,
             private: None,
+            interim: None,
         };
         tokio::spawn(fill.run());
     }
@@ -294,7 +299,7 @@ impl Edge {
         status: &CacheStatus<'_>,
         on_answer: impl FnOnce(&Response<crate::origin::OriginBody>),
     ) -> Answered {
-        match admitted.treatment.origin.send(request).await {
+        match interim::send(&admitted.treatment.origin, request, parts).await {
             Ok(mut response) => {
                 let reject = admitted.treatment.reject_unknown_transfer_coding;
                 if let Err(error) = framing::check(&mut response, reject) {
@@ -326,14 +331,21 @@ impl Edge {
             StatusCode::BAD_REQUEST => "the request's body broke off",
             _ => "the origin gave no usable answer",
         };
-        let mut refusal = Refusal::new(Reason::Origin, code, detail).error(word);
+        // A client that does not bring its body is no fault of the origin's.
+        let (reason, word) = match code {
+            StatusCode::PAYLOAD_TOO_LARGE => (Reason::BodyTooLarge, "http_request_error"),
+            code if code.is_client_error() => (Reason::BrokenBody, "http_request_error"),
+            _ => (Reason::Origin, word),
+        };
+        let mut refusal = Refusal::new(reason, code, detail).error(word);
         if code == StatusCode::SERVICE_UNAVAILABLE {
             refusal = refusal.with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
         }
         if code.is_client_error() {
             refusal = refusal.closing();
         }
-        let status = CacheStatus { detail: Some(word), ..*status };
+        let of_client = code.is_client_error().then_some(reason.as_str());
+        let status = CacheStatus { detail: Some(of_client.unwrap_or(word)), ..*status };
         self.refused(parts, &refusal, &status)
     }
 }

@@ -24,12 +24,15 @@ mod body;
 mod client;
 mod collapse;
 pub mod config;
+mod debug;
 mod fill;
 mod flight;
 mod forward;
 mod framing;
 mod inspect;
+mod interim;
 mod lookup;
+mod malformed;
 mod metrics;
 mod miss;
 mod record;
@@ -88,6 +91,7 @@ pub struct Edge {
     clock: Clock,
     metrics: EdgeMetrics,
     access_log: AccessLog,
+    debug_right: debug::DebugRight,
 }
 
 /// What the driver does next.
@@ -128,6 +132,7 @@ impl Edge {
             clock,
             metrics: EdgeMetrics::new(workers, names),
             access_log,
+            debug_right: debug::DebugRight::default(),
             config,
         })
     }
@@ -154,7 +159,7 @@ impl Edge {
 
     fn answer(self: &Arc<Self>, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Answer {
         let started = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let admitted = match self.admit(&parts, &body, conn) {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -174,12 +179,17 @@ impl Edge {
         let step = self.step(&admitted, &parts, now);
         if let Step::Hit(object) = &step {
             let response = self.hit(&admitted, &parts, object, now);
+            let response = self.explained(&admitted, &parts.headers, response);
             let asked = asked_of(&admitted, &parts, conn, started);
             return Answer::now(Record::open(self, &asked, Outcome::Hit, response));
+        }
+        if let Some(interim) = conn.interim(parts.version) {
+            parts.extensions.insert(interim);
         }
         let (edge, conn, admitted) = (self.clone(), conn.clone(), Arc::new(admitted));
         Answer::later(async move {
             let (outcome, response) = edge.drive(step, admitted.clone(), &parts, body).await;
+            let response = edge.explained(&admitted, &parts.headers, response);
             let asked = asked_of(&admitted, &parts, &conn, started);
             Record::open(&edge, &asked, outcome, response)
         })
@@ -358,5 +368,9 @@ impl Handler for Arc<Edge> {
 
     fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Answer {
         self.answer(request, conn)
+    }
+
+    fn malformed(&self, status: StatusCode, conn: &ConnInfo) -> Option<Response<Body>> {
+        Some(Edge::malformed(self, status, conn))
     }
 }

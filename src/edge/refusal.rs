@@ -44,10 +44,16 @@ pub(super) enum Reason {
     HttpsRedirect,
     /// The head has too many fields.
     TooManyFields,
+    /// The head is larger than the limit, in bytes or in fields, and was not read.
+    HeadTooLarge,
+    /// The head could not be parsed.
+    MalformedHead,
+    /// The body did not come whole, or not in time.
+    BrokenBody,
 }
 
 impl Reason {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::BadHost,
         Self::HostMismatch,
         Self::Userinfo,
@@ -65,6 +71,9 @@ impl Reason {
         Self::OnlyIfCached,
         Self::HttpsRedirect,
         Self::TooManyFields,
+        Self::HeadTooLarge,
+        Self::MalformedHead,
+        Self::BrokenBody,
     ];
 
     /// A stable word.
@@ -87,6 +96,9 @@ impl Reason {
             Self::OnlyIfCached => "only-if-cached",
             Self::HttpsRedirect => "https-redirect",
             Self::TooManyFields => "too-many-fields",
+            Self::HeadTooLarge => "head-too-large",
+            Self::MalformedHead => "malformed-head",
+            Self::BrokenBody => "broken-body",
         }
     }
 

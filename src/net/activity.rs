@@ -10,6 +10,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Limits;
+use super::interim::InterimQueue;
 
 /// How long a closing connection may take to read what the client still sends, so that a reset
 /// does not destroy the response on its way (RFC 9112 §9.6).
@@ -43,6 +44,8 @@ pub(super) struct Activity {
     read_while_busy: AtomicBool,
     /// Whether such bytes are the request's own body.
     has_body: AtomicBool,
+    /// HTTP/1.1: whether all responses were written to their end, and no request has begun since.
+    is_quiet: AtomicBool,
     in_flight: AtomicU32,
     head_since: AtomicU64,
     idle_since: AtomicU64,
@@ -53,6 +56,7 @@ pub(super) struct Activity {
     /// HTTP/2 only: since when each response has had a chunk taken and not asked for the next;
     /// 0 while it waits for its source.
     streams: Mutex<Vec<StreamSlot>>,
+    pub(super) interim: InterimQueue,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +75,7 @@ impl Activity {
             has_begun: AtomicBool::new(false),
             read_while_busy: AtomicBool::new(false),
             has_body: AtomicBool::new(false),
+            is_quiet: AtomicBool::new(true),
             in_flight: AtomicU32::new(0),
             head_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
@@ -79,6 +84,7 @@ impl Activity {
             lingering_since: AtomicU64::new(0),
             draining_since: AtomicU64::new(0),
             streams: Mutex::new(Vec::new()),
+            interim: InterimQueue::default(),
         }
     }
 
@@ -110,6 +116,7 @@ impl Activity {
     pub(super) fn begin(&self, has_body: bool) {
         self.in_flight.fetch_add(1, Relaxed);
         self.has_begun.store(true, Relaxed);
+        self.is_quiet.store(false, Relaxed);
         self.has_body.store(has_body, Relaxed);
         self.read_while_busy.store(false, Relaxed);
         self.head_since.store(0, Relaxed);
@@ -125,6 +132,17 @@ impl Activity {
                 self.head_since.store(now, Relaxed);
             }
         }
+    }
+
+    /// Everything that was written is out.
+    #[inline]
+    pub(super) fn flushed(&self) {
+        self.is_quiet.store(self.in_flight.load(Relaxed) == 0, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Relaxed)
     }
 
     /// Bytes came in.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::activity::{Activity, Expired};
 use super::body::{Answering, Ending, RequestBody};
+use super::http1_io::Http1Io;
 use super::io::TrackedIo;
 use super::listener::Server;
 use super::metrics::End;
@@ -53,9 +54,9 @@ pub(super) async fn serve<H: Handler>(
     phase: watch::Receiver<Phase>,
 ) {
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let activity = Arc::new(Activity::new());
     let header_timeout = server.limits.header_timeout;
-    let info = ConnInfo { peer, local, tls: "" };
+    let info = ConnInfo::new(peer, local, "");
+    let activity = info.activity.clone();
     let Some(acceptor) = tls else {
         let mut drains = phase.clone();
         let detected = async {
@@ -147,6 +148,7 @@ async fn speak<H: Handler, I>(
     let info = Arc::new(info);
     let limits = server.limits.clone();
     let service = {
+        let info = info.clone();
         let (handler, activity) = (server.handler.clone(), activity.clone());
         let (body_limit, body_timeout) = (limits.request_body_bytes, limits.body_timeout);
         service_fn(move |request: Request<Incoming>| {
@@ -158,9 +160,9 @@ async fn speak<H: Handler, I>(
             Answering::new(handler.handle(request, &info), ending)
         })
     };
-    let io = TokioIo::new(io);
     let result = match protocol {
         Protocol::Http1 => {
+            let io = TokioIo::new(Http1Io::new(io, server.handler.clone(), info));
             let mut builder = http1::Builder::new();
             if limits.header_count != HYPER_MAX_HEADERS {
                 builder.max_headers(limits.header_count);
@@ -174,6 +176,7 @@ async fn speak<H: Handler, I>(
         }
         Protocol::Http2 => {
             activity.set_h2();
+            let io = TokioIo::new(io);
             let conn = http2::Builder::new(TokioExecutor::new())
                 .max_concurrent_streams(limits.h2_streams)
                 .max_header_list_size(limits.header_bytes as u32)

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::limits::Permit;
-use super::metrics::{End, NetMetrics};
+use super::metrics::{End, NetMetrics, OpenConnection};
 use super::{Connections, Handler, Limits, Phase, conn};
 
 const BACKLOG: i32 = 4096;
@@ -105,8 +105,11 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpList
 struct Accepted {
     stream: std::net::TcpStream,
     tls: bool,
-    permit: Permit,
+    counted: Counted,
 }
+
+/// What an open connection counts for.
+type Counted = (Permit, OpenConnection);
 
 /// What the workers see of each other.
 struct WorkerPort {
@@ -171,19 +174,17 @@ impl<H: Handler> Server<H> {
         // Every connection holds a clone; when the last is gone, `drained` ends.
         let (alive, mut drained) = mpsc::channel::<()>(1);
         let mut loops = Vec::new();
-        for (socket, tls) in sockets {
-            let socket = TcpListener::from_std(socket)?;
-            let accept =
-                Accept { server: self.clone(), worker, tls, alive: alive.clone(), phase: local.clone() };
-            loops.push(tokio::spawn(accept.run(socket)));
+        let accept = Accept { server: self.clone(), worker, listener: 0, tls: false, alive, phase: local };
+        for (listener, (socket, tls)) in sockets.into_iter().enumerate() {
+            let accept = Accept { listener, tls, ..accept.clone() };
+            loops.push(tokio::spawn(accept.run(TcpListener::from_std(socket)?)));
         }
-        let accept = Accept { server: self.clone(), worker, tls: false, alive, phase: local };
         let mut phase = phase;
         loop {
             tokio::select! {
                 Some(accepted) = inbox.recv() => {
                     if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                        accept.serve(stream, accepted.tls, accepted.permit);
+                        accept.serve(stream, accepted.tls, accepted.counted);
                     }
                 }
                 changed = phase.changed() => {
@@ -200,7 +201,7 @@ impl<H: Handler> Server<H> {
         }
         while let Ok(accepted) = inbox.try_recv() {
             if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                accept.serve(stream, accepted.tls, accepted.permit);
+                accept.serve(stream, accepted.tls, accepted.counted);
             }
         }
         drop(accept);
@@ -219,9 +220,11 @@ impl<H: Handler> Server<H> {
 }
 
 /// One accept loop's share of the server.
+#[derive(Clone)]
 struct Accept<H> {
     server: Arc<Server<H>>,
     worker: usize,
+    listener: usize,
     tls: bool,
     alive: mpsc::Sender<()>,
     phase: watch::Receiver<Phase>,
@@ -258,24 +261,24 @@ impl<H: Handler> Accept<H> {
 
     fn take(&self, stream: TcpStream, peer: SocketAddr) {
         self.server.metrics.accepted();
-        let permit = match self.server.connections.acquire(peer.ip()) {
-            Ok(permit) => permit,
+        let counted = match self.server.connections.acquire(peer.ip()) {
+            Ok(permit) => (permit, self.server.metrics.opened(self.listener)),
             Err(refused) => return self.server.metrics.ended(End::Refused(refused)),
         };
         let _ = stream.set_nodelay(true);
         match self.less_loaded() {
             Some(other) => {
                 let Ok(stream) = stream.into_std() else { return };
-                let accepted = Accepted { stream, tls: self.tls, permit };
+                let accepted = Accepted { stream, tls: self.tls, counted };
                 if let Err(refused) = self.server.workers[other].inbox.try_send(accepted) {
                     // Its inbox is full or its thread is gone: serve it here.
                     let accepted = refused.into_inner();
                     if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                        self.serve(stream, accepted.tls, accepted.permit);
+                        self.serve(stream, accepted.tls, accepted.counted);
                     }
                 }
             }
-            None => self.serve(stream, self.tls, permit),
+            None => self.serve(stream, self.tls, counted),
         }
     }
 
@@ -290,7 +293,7 @@ impl<H: Handler> Accept<H> {
         (open(least) + IMBALANCE + open(least) / 4 < mine).then_some(least)
     }
 
-    fn serve(&self, stream: TcpStream, tls: bool, permit: Permit) {
+    fn serve(&self, stream: TcpStream, tls: bool, counted: Counted) {
         let tls = if tls { self.server.tls.clone() } else { None };
         let (server, phase) = (self.server.clone(), self.phase.clone());
         let (alive, worker) = (self.alive.clone(), self.worker);
@@ -298,7 +301,7 @@ impl<H: Handler> Accept<H> {
         tokio::spawn(async move {
             let leave = Leave { server: server.clone(), worker };
             conn::serve(server, stream, tls, phase).await;
-            drop((leave, permit, alive));
+            drop((leave, counted, alive));
         });
     }
 }

@@ -1,13 +1,15 @@
 //! What listeners and connections count.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::Connections;
+use super::Bound;
 use super::activity::Expired;
 use super::limits::Refused;
 use crate::telemetry::{Cells, encode_cells, encode_gauge};
@@ -21,7 +23,23 @@ const ACCEPTED: usize = ENDS.len() + HANDSHAKES.len();
 #[derive(Debug)]
 pub struct NetMetrics {
     cells: Cells,
-    connections: Arc<Connections>,
+    /// Open connections, by listener.
+    open: Vec<(SocketAddr, AtomicUsize)>,
+}
+
+/// One open connection of a listener; taken off its count on drop.
+#[derive(Debug)]
+pub(super) struct OpenConnection {
+    metrics: Arc<NetMetrics>,
+    listener: usize,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if let Some((_, open)) = self.metrics.open.get(self.listener) {
+            open.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 /// Why a connection ended that did not end by itself.
@@ -35,12 +53,21 @@ pub(super) enum End {
 
 impl NetMetrics {
     /// All at zero.
-    pub fn new(workers: usize, connections: Arc<Connections>) -> Arc<Self> {
-        Arc::new(Self { cells: Cells::new(workers, ACCEPTED + 1), connections })
+    pub fn new(workers: usize, listeners: &[Bound]) -> Arc<Self> {
+        let open = listeners.iter().map(|bound| (bound.address, AtomicUsize::new(0))).collect();
+        Arc::new(Self { cells: Cells::new(workers, ACCEPTED + 1), open })
     }
 
     pub(super) fn accepted(&self) {
         self.cells.add(ACCEPTED, 1);
+    }
+
+    /// A connection is open from now on. `listener` counts from 0, in the order of the configuration.
+    pub(super) fn opened(self: &Arc<Self>, listener: usize) -> OpenConnection {
+        if let Some((_, open)) = self.open.get(listener) {
+            open.fetch_add(1, Relaxed);
+        }
+        OpenConnection { metrics: self.clone(), listener }
     }
 
     pub(super) fn ended(&self, end: End) {
@@ -71,7 +98,11 @@ impl Collector for NetMetrics {
             None,
             MetricType::Gauge,
         )?;
-        encode_gauge(&mut family, &[("state", "open")], self.connections.open() as f64)?;
+        for (listener, open) in &self.open {
+            // Port 0 is shown as what the kernel chose, so that no two listeners look the same.
+            let labels = [("listener", &*listener.to_string()), ("state", "open")];
+            encode_gauge(&mut family, &labels, open.load(Relaxed) as f64)?;
+        }
         let mut family = encoder.encode_descriptor(
             "connections_accepted",
             "Connections accepted",

@@ -9,6 +9,8 @@
 mod activity;
 mod body;
 mod conn;
+mod http1_io;
+mod interim;
 mod io;
 mod limits;
 mod listener;
@@ -20,9 +22,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Version};
 
+use activity::Activity;
 pub use body::{RequestBody, RequestBodyError};
+pub use interim::Interim;
 pub use limits::Connections;
 pub use listener::{BindError, Bound, ListenConfig, Server, bind};
 pub use metrics::NetMetrics;
@@ -64,9 +68,21 @@ pub struct ConnInfo {
     pub local: SocketAddr,
     /// The TLS version, e.g. `TLSv1_3`; empty on a plain connection.
     pub tls: &'static str,
+    activity: Arc<Activity>,
 }
 
 impl ConnInfo {
+    /// A connection on which nothing has happened yet.
+    pub fn new(peer: SocketAddr, local: SocketAddr, tls: &'static str) -> Self {
+        Self { peer, local, tls, activity: Arc::new(Activity::new()) }
+    }
+
+    /// Sends interim responses before the final one of the request that is being handled; `None` where
+    /// the client knows none (HTTP/1.0) or hyper can't send them (HTTP/2).
+    pub fn interim(&self, version: Version) -> Option<Interim> {
+        (version == Version::HTTP_11).then(|| Interim::new(self.activity.clone()))
+    }
+
     /// Whether the connection is encrypted.
     #[inline]
     pub fn is_secure(&self) -> bool {
@@ -75,7 +91,7 @@ impl ConnInfo {
 }
 
 /// Answers requests. Cloned for each connection, so cloning is to be cheap.
-pub trait Handler: Clone + Send + Sync + 'static {
+pub trait Handler: Clone + Send + Sync + Unpin + 'static {
     /// The body of its answers.
     type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
@@ -88,6 +104,12 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers one request. What can be done without waiting is best done here and not in the answer:
     /// a request that is dropped before the connection reads on gives its buffer back to it.
     fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Self::Answer;
+
+    /// Answers what is no request: hyper could not parse its head and says `status` (400, 414 or 431).
+    /// The whole body must be there at once; the connection closes after it. `None`: a bare status.
+    fn malformed(&self, _status: StatusCode, _conn: &ConnInfo) -> Option<Response<Self::Body>> {
+        None
+    }
 }
 
 /// The phases of a node's life that connections see.

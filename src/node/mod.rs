@@ -145,7 +145,7 @@ impl Node {
             config.limits.connections_per_client,
             config.trusted_proxies.clone(),
         );
-        let net_metrics = NetMetrics::new(workers, connections.clone());
+        let net_metrics = NetMetrics::new(workers, &bound);
         let tls = match config.certificates.as_slice() {
             [] => None,
             files => Some(net::server_config(&net::load_certificates(files)?)?),
@@ -162,6 +162,7 @@ impl Node {
             store_path: config.store_path.clone(),
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
+        edge.let_debug(control.debug_right());
         let admin_tls = match &config.admin.certificate {
             Some(files) => Some(net::server_config(&net::load_certificates(std::slice::from_ref(files))?)?),
             None => None,
@@ -320,7 +321,7 @@ fn listener(
     let bound: Vec<Bound> = net::bind(std::slice::from_ref(listen), 1)?;
     let address = bound.first().map_or(listen.address, |bound| bound.address);
     let connections = Connections::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, Vec::new());
-    let metrics = NetMetrics::new(0, connections.clone());
+    let metrics = NetMetrics::new(0, &bound);
     let server = Server::new(handler, config.limits.clone(), bound, tls, connections, metrics, 1);
     Ok(Listener { server, address, tls: listen.tls })
 }

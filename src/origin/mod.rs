@@ -11,6 +11,7 @@ mod body;
 mod connect;
 mod dir;
 mod error;
+mod interim;
 mod metrics;
 mod pool;
 mod tls;
@@ -29,6 +30,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use body::OriginBody;
 pub use dir::DirError;
 pub use error::OriginError;
+pub use interim::{InterimHead, InterimReceiver, InterimSender, interim_channel, on_interim};
 pub use metrics::OriginMetrics;
 pub use tls::{OriginTls, OriginTlsError};
 

@@ -235,12 +235,11 @@ impl Server {
         let (request, upload) = Upload::watch(request);
         let sending = lease.sender.try_send_request(request);
         let sent = upload.within(config.first_byte_timeout, sending).await;
-        let failed = match sent {
+        let mut failed = match sent {
             Ok(Ok(response)) => return Ok(wrap(response, lease, config)),
             Ok(Err(failed)) => failed,
             Err(()) => return Err((OriginError::FirstByteTimeout, None)),
         };
-        let mut failed = failed;
         let retry = failed.take_message().or(again).filter(|_| is_reused);
         let error = classify(failed.into_error());
         let Some(request) = retry.filter(|_| matches!(error, OriginError::Closed(_))) else {
@@ -387,6 +386,7 @@ fn copy_head(request: &Request<OutBody>) -> Request<OutBody> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
     copy
 }
 

@@ -42,6 +42,14 @@ impl Fwd {
     }
 }
 
+/// What only those see who may: the parameters of a member, to be appended to it.
+pub fn write_debug(key: &str, rule: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"; key=");
+    write_string(key, out);
+    out.extend_from_slice(b"; rule=");
+    write_string(rule, out);
+}
+
 /// One cache's handling of one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CacheStatus<'a> {

@@ -114,6 +114,22 @@ fn check_connections(setting: &str, limit: usize) {
 }
 
 #[test]
+fn open_connections_are_counted_by_listener() {
+    let origin = Origin::with("/*", FRESH, "a");
+    let node = node(&origin).listen("127.0.0.1:0").start();
+    let series =
+        |index| format!("larder_connections{{listener=\"{}\",state=\"open\"}}", node.listener(false, index));
+    let mut held: Vec<Client> =
+        (0..6).map(|n| Client::connect(node.listener(false, usize::from(n < 2)))).collect();
+    for client in &mut held {
+        client.exchange(&get("/a")).assert_status(200);
+    }
+    assert_eq!((node.metric(&series(0)), node.metric(&series(1))), (4.0, 2.0));
+    held.truncate(1);
+    eventually("they are counted down", || (node.metric(&series(0)), node.metric(&series(1))) == (0.0, 1.0));
+}
+
+#[test]
 fn connections_are_limited() {
     check_connections("connections = 8", 8);
 }

@@ -33,9 +33,18 @@ enum Stream {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+/// One descriptor each, so that a test can hold many thousands.
 pub struct Client {
     stream: Stream,
-    socket: TcpStream,
     unread: Vec<u8>,
 }
 
@@ -55,20 +64,21 @@ impl Client {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: Stream::Plain(socket.try_clone()?), socket, unread: Vec::new() })
+        Ok(Self { stream: Stream::Plain(socket), unread: Vec::new() })
     }
 
     /// Connects, and completes the TLS handshake.
     pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
-        let plain = Self::try_connect(address)?;
-        let mut socket = plain.socket.try_clone()?;
+        let Stream::Plain(mut socket) = Self::try_connect(address)?.stream else {
+            return Err(ErrorKind::Unsupported.into());
+        };
         let name = ServerName::try_from(name.to_owned()).expect("a server name");
         let mut session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }
         let stream = Stream::Tls(Box::new(StreamOwned::new(session, socket)));
-        Ok(Self { stream, socket: plain.socket, unread: Vec::new() })
+        Ok(Self { stream, unread: Vec::new() })
     }
 
     /// The TLS session of a connection that has one.
@@ -81,12 +91,12 @@ impl Client {
     }
 
     pub fn read_timeout(&self, limit: Duration) {
-        self.socket.set_read_timeout(Some(limit)).expect("a timeout");
+        self.stream.socket().set_read_timeout(Some(limit)).expect("a timeout");
     }
 
     /// Ends the sending side only.
     pub fn finish(&self) {
-        drop(self.socket.shutdown(Shutdown::Write));
+        drop(self.stream.socket().shutdown(Shutdown::Write));
     }
 
     #[track_caller]
@@ -241,13 +251,13 @@ impl Client {
 
     /// True once the other side has closed; never waits.
     pub fn is_closed(&mut self) -> bool {
-        self.socket.set_nonblocking(true).expect("a mode");
+        self.stream.socket().set_nonblocking(true).expect("a mode");
         let mut byte = [0; 1];
-        let closed = match self.socket.peek(&mut byte) {
+        let closed = match self.stream.socket().peek(&mut byte) {
             Ok(count) => count == 0,
             Err(error) => error.kind() != ErrorKind::WouldBlock,
         };
-        self.socket.set_nonblocking(false).expect("a mode");
+        self.stream.socket().set_nonblocking(false).expect("a mode");
         closed
     }
 

@@ -121,6 +121,13 @@ impl Drop for Process {
     }
 }
 
+/// Descriptors that this process may have open, and each program that it starts.
+pub fn open_files_limit() -> usize {
+    raise_descriptor_limit();
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
 /// Thousands of sockets need more than the usual soft limit; the child inherits it.
 pub fn raise_descriptor_limit() {
     static ONCE: Once = Once::new();
