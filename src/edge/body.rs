@@ -42,8 +42,9 @@ enum Kind {
     Bytes(Bytes),
     Stored(Arc<object::Body>, Range<u64>),
     Parts(VecDeque<Part>),
-    Flight(Follower),
-    Origin(OriginBody),
+    // Boxed: a hit's body is moved about with the room that these take.
+    Flight(Box<Follower>),
+    Origin(Box<OriginBody>),
 }
 
 /// See the module.
@@ -71,11 +72,11 @@ impl Body {
     }
 
     pub(super) fn flight(follower: Follower) -> Self {
-        Self { kind: Kind::Flight(follower), record: None }
+        Self { kind: Kind::Flight(Box::new(follower)), record: None }
     }
 
     pub(super) fn origin(body: OriginBody) -> Self {
-        Self { kind: Kind::Origin(body), record: None }
+        Self { kind: Kind::Origin(Box::new(body)), record: None }
     }
 
     pub(super) fn with(self, record: Record) -> Self {

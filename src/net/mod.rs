@@ -18,7 +18,7 @@ mod tls;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 
@@ -87,7 +87,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// Answers one request. What can be done without waiting is best done here and not in the answer:
     /// a request that is dropped before the connection reads on gives its buffer back to it.
-    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Self::Answer;
+    ///
+    /// `arrived` is when the connection turned to it.
+    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Self::Answer;
 }
 
 /// The phases of a node's life that connections see.
