@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -201,7 +201,7 @@ fn whole(c: &mut Criterion, store: &Arc<Store>, clock: Clock) {
     let conn = Arc::new(ConnInfo::new(address, address, ""));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let hit = || {
-        let response = runtime.block_on(edge.clone().handle(request(), conn.clone()));
+        let response = runtime.block_on(edge.handle(request(), &conn, Instant::now()));
         assert_eq!(response.status(), StatusCode::OK);
         response
     };

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use http::{Request, Response};
@@ -27,7 +28,7 @@ impl Handler for AdminHandler {
 
     type Answer = Pin<Box<dyn Future<Output = Response<Self::Body>> + Send>>;
 
-    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Self::Answer {
+    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, _: Instant) -> Self::Answer {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(conn.clone());
         let answered = self.router.clone().call(request);

@@ -28,8 +28,8 @@ pub(super) struct Admitted {
 /// Which of the fields that change an answer a request has: one look at its names instead of a search
 /// for each of them.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "a set")]
 pub(super) struct Fields {
-    hosts: usize,
     has_transfer_encoding: bool,
     has_cdn_loop: bool,
     /// Preconditions, `If-Range` among them.
@@ -38,11 +38,16 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    fn of(headers: &HeaderMap) -> Self {
+    /// The same look finds the Host lines: the last, and how many.
+    fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>, usize) {
         let mut fields = Self::default();
-        for (name, _) in headers {
+        let (mut host, mut hosts) = (None, 0);
+        for (name, value) in headers {
             match *name {
-                header::HOST => fields.hosts += 1,
+                header::HOST => {
+                    host = Some(value);
+                    hosts += 1;
+                }
                 header::RANGE => fields.has_range = true,
                 header::IF_NONE_MATCH
                 | header::IF_MODIFIED_SINCE
@@ -53,7 +58,7 @@ impl Fields {
                 _ => fields.has_cdn_loop |= *name == super::CDN_LOOP,
             }
         }
-        fields
+        (fields, host, hosts)
     }
 }
 
@@ -100,6 +105,13 @@ pub(super) struct Refused {
     pub(super) is_https: bool,
 }
 
+impl Refused {
+    fn new(refusal: Refusal, site: Option<&Arc<Site>>, client: &Client) -> Box<Self> {
+        let (site, is_https) = (site.cloned(), client.is_https);
+        Box::new(Self { refusal, site, client: client.address, is_https })
+    }
+}
+
 /// Methods of purge dialects: never forwarded, whatever the site lets in.
 const PURGE_METHODS: [&str; 5] = ["PURGE", "BAN", "PURGEKEYS", "PURGETAGS", "REFRESH"];
 
@@ -113,25 +125,24 @@ impl Edge {
     ) -> Result<Admitted, Box<Refused>> {
         let client = client::verify(conn, &parts.headers, &self.config.trusted_proxies);
         let scheme = if client.is_https { Scheme::Https } else { Scheme::Http };
-        let refuse = |refusal: Refusal, site: Option<&Arc<Site>>| {
-            let (site, is_https) = (site.cloned(), client.is_https);
-            Box::new(Refused { refusal, site, client: client.address, is_https })
-        };
-        let fields = Fields::of(&parts.headers);
-        check_message(parts, fields, body, &self.config).map_err(|r| refuse(r, None))?;
-        let host = authority(parts, fields).map_err(|r| refuse(r, None))?;
+        let refuse = |refusal: Refusal| Refused::new(refusal, None, &client);
+        let (fields, host, hosts) = Fields::of(&parts.headers);
+        check_message(parts, fields, body, &self.config).map_err(refuse)?;
+        if hosts > 1 {
+            return Err(refuse(bad_host("there is more than one Host")));
+        }
+        let host = authority(parts, host).map_err(refuse)?;
         let find = || self.find_route(parts, host, &client, scheme);
         // An absolute form is checked against Host each time.
-        let is_plain = parts.uri.authority().is_none() || fields.hosts == 0;
+        let is_plain = parts.uri.authority().is_none() || hosts == 0;
         let route = match parts.uri.path_and_query() {
             Some(target) if is_plain && parts.method == Method::GET => {
                 self.routes.get(Url { scheme, host, target: target.as_str() }, find)
             }
             _ => find().map(Arc::new),
-        };
-        let route = route.map_err(|(refusal, site)| refuse(refusal, site.as_ref()))?;
+        }?;
         self.check_request(parts, fields, &route.treatment, &client)
-            .map_err(|r| refuse(r, Some(&route.site)))?;
+            .map_err(|refusal| Refused::new(refusal, Some(&route.site), &client))?;
         Ok(Admitted { route, client, fields })
     }
 
@@ -139,24 +150,27 @@ impl Edge {
     fn find_route(
         &self,
         parts: &Parts,
-        host: &str,
+        host: &[u8],
         client: &Client,
         scheme: Scheme,
-    ) -> Result<Route, (Refusal, Option<Arc<Site>>)> {
-        let host = key::normalize_host(host, scheme).map_err(|e| (bad_host(&e.to_string()), None))?;
-        check_absolute_form(parts, &host, scheme).map_err(|r| (r, None))?;
+    ) -> Result<Route, Box<Refused>> {
+        let host = std::str::from_utf8(host).ok().filter(|host| host.is_ascii());
+        let refuse = |refusal: Refusal| Refused::new(refusal, None, client);
+        let host = host.ok_or_else(|| refuse(bad_host("Host is not ASCII")))?;
+        let host = key::normalize_host(host, scheme).map_err(|e| refuse(bad_host(&e.to_string())))?;
+        check_absolute_form(parts, &host, scheme).map_err(refuse)?;
         let Some(site) = self.sites.find(&host) else {
             let detail = "this node serves no such host";
             let refusal = Refusal::new(Reason::UnknownHost, StatusCode::MISDIRECTED_REQUEST, detail);
-            return Err((refusal, None));
+            return Err(refuse(refusal));
         };
-        let of_site = |refusal: Refusal| (refusal, Some(site.clone()));
+        let refuse = |refusal: Refusal| Refused::new(refusal, Some(site), client);
         // `OPTIONS *` is about the node; the site's checks hold for it all the same.
         let path = if parts.uri.path() == "*" { "/" } else { parts.uri.path() };
         let path = key::normalize_path(path)
-            .map_err(|e| of_site(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, e.to_string())))?;
+            .map_err(|e| refuse(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, e.to_string())))?;
         let treatment = site.treatment(&parts.method, &path);
-        check_site(parts, site, treatment, client, &host).map_err(of_site)?;
+        check_site(parts, site, treatment, client, &host).map_err(refuse)?;
         let query = parts.uri.query().and_then(|query| key::filter_query(query, &treatment.query));
         let key = CacheKey::new(scheme, &host, &path, query.as_deref());
         Ok(Route::new(site.clone(), treatment.clone(), key, scheme, &host))
@@ -262,20 +276,10 @@ fn check_message(parts: &Parts, fields: Fields, body: &RequestBody, limits: &Con
 }
 
 /// The one authority that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
-fn authority(parts: &Parts, fields: Fields) -> Result<&str, Refusal> {
-    if fields.hosts > 1 {
-        return Err(bad_host("there is more than one Host"));
-    }
-    let host = parts
-        .headers
-        .get(header::HOST)
-        .map(HeaderValue::to_str)
-        .transpose()
-        .map_err(|_| bad_host("Host is not ASCII"))?;
-    let of_target = parts.uri.authority().map(http::uri::Authority::as_str);
-    match (of_target, host) {
-        (Some(authority), None) if parts.version >= Version::HTTP_2 => Ok(authority),
-        (_, Some(host)) => Ok(host),
+fn authority<'a>(parts: &'a Parts, host: Option<&'a HeaderValue>) -> Result<&'a [u8], Refusal> {
+    match (parts.uri.authority(), host) {
+        (Some(authority), None) if parts.version >= Version::HTTP_2 => Ok(authority.as_str().as_bytes()),
+        (_, Some(host)) => Ok(host.as_bytes()),
         (_, None) => Err(bad_host("there is no Host")),
     }
 }

@@ -13,6 +13,7 @@ use super::body::Body;
 /// boxed.
 pub struct Answer(State);
 
+#[allow(clippy::large_enum_variant, reason = "the large one is the frequent one")]
 enum State {
     /// `None` once it was taken.
     Now(Option<Response<Body>>),

@@ -45,8 +45,9 @@ enum Kind {
     Bytes(Bytes),
     Stored(object::Reader),
     Parts(VecDeque<Part>),
-    Flight(Follower),
-    Origin(OriginBody),
+    // Boxed: a hit's body is moved about with the room that these take.
+    Flight(Box<Follower>),
+    Origin(Box<OriginBody>),
 }
 
 /// See the module.
@@ -74,11 +75,11 @@ impl Body {
     }
 
     pub(super) fn flight(follower: Follower) -> Self {
-        Self { kind: Kind::Flight(follower), record: None }
+        Self { kind: Kind::Flight(Box::new(follower)), record: None }
     }
 
     pub(super) fn origin(body: OriginBody) -> Self {
-        Self { kind: Kind::Origin(body), record: None }
+        Self { kind: Kind::Origin(Box::new(body)), record: None }
     }
 
     pub(super) fn with(self, record: Record) -> Self {

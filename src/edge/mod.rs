@@ -157,8 +157,12 @@ impl Edge {
         self.access_log.dropped()
     }
 
-    fn answer(self: &Arc<Self>, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Answer {
-        let started = Instant::now();
+    fn answer(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        conn: &Arc<ConnInfo>,
+        started: Instant,
+    ) -> Answer {
         let (mut parts, body) = request.into_parts();
         let admitted = match self.admit(&parts, &body, conn) {
             Ok(admitted) => admitted,
@@ -366,8 +370,8 @@ impl Handler for Arc<Edge> {
     type Body = Body;
     type Answer = Answer;
 
-    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Answer {
-        self.answer(request, conn)
+    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
+        self.answer(request, conn, arrived)
     }
 
     fn malformed(&self, status: StatusCode, conn: &ConnInfo) -> Option<Response<Body>> {

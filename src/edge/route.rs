@@ -85,7 +85,7 @@ impl Route {
 #[derive(Clone, Copy)]
 pub(super) struct Url<'a> {
     pub(super) scheme: Scheme,
-    pub(super) host: &'a str,
+    pub(super) host: &'a [u8],
     pub(super) target: &'a str,
 }
 
@@ -93,10 +93,12 @@ impl Url<'_> {
     /// Not for enemies: who finds two URLs with one hash makes them share a place, no more.
     fn hash(&self) -> u64 {
         let mut hash = self.scheme as u64;
-        for bytes in [self.host.as_bytes(), self.target.as_bytes()] {
+        for bytes in [self.host, self.target.as_bytes()] {
             let mut add = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let (words, rest) = bytes.as_chunks::<8>();
-            words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
+            for word in words {
+                add(u64::from_le_bytes(*word));
+            }
             add(rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte)));
         }
         hash ^ hash >> 32
@@ -125,7 +127,7 @@ struct Place {
 #[derive(Debug)]
 struct Known {
     scheme: Scheme,
-    host: Box<str>,
+    host: Box<[u8]>,
     target: Box<str>,
     route: Arc<Route>,
 }

@@ -5,7 +5,7 @@
 //! when that comes earlier, or when the timer fires.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -20,6 +20,7 @@ const GOAWAY_GRACE_MS: u64 = 1000;
 /// A stalled HTTP/2 stream costs its connection after this many write timeouts even when other
 /// streams progress: hyper offers no way to reset the one stream from outside.
 const STALLED_STREAM_FACTOR: u64 = 10;
+const NANOS_A_MS: u64 = 1_000_000;
 
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +32,13 @@ pub(super) enum Expired {
     Drained,
 }
 
-/// Times are milliseconds since `started`, plus one, so that 0 means "not".
+/// Times are milliseconds since `started`, plus one, so that 0 means "not". Only the worker that serves the
+/// connection changes it, its streams' tasks included: a load and a store do where others would need a
+/// locked addition.
 #[derive(Debug)]
 pub(super) struct Activity {
     started: Instant,
-    /// When the connection was polled last.
+    /// When the connection was polled last, in nanoseconds since `started`.
     polled_at: AtomicU64,
     is_h2: AtomicBool,
     /// Whether a request's head was ever complete.
@@ -70,7 +73,7 @@ impl Activity {
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
-            polled_at: AtomicU64::new(1),
+            polled_at: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             read_while_busy: AtomicBool::new(false),
@@ -94,13 +97,23 @@ impl Activity {
 
     /// Looks at the clock for all that happens within one poll of the connection.
     pub(super) fn look_at_clock(&self) {
-        self.polled_at.store(self.clock_ms(), Relaxed);
+        self.polled_at.store(self.started.elapsed().as_nanos() as u64, Relaxed);
     }
 
     /// Now. On HTTP/1.1 everything happens while the connection is polled; the streams of HTTP/2 are
     /// tasks of their own.
+    pub(super) fn now(&self) -> Instant {
+        if self.is_h2.load(Relaxed) {
+            return Instant::now();
+        }
+        self.started + Duration::from_nanos(self.polled_at.load(Relaxed))
+    }
+
     fn now_ms(&self) -> u64 {
-        if self.is_h2.load(Relaxed) { self.clock_ms() } else { self.polled_at.load(Relaxed) }
+        if self.is_h2.load(Relaxed) {
+            return self.clock_ms();
+        }
+        self.polled_at.load(Relaxed) / NANOS_A_MS + 1
     }
 
     pub(super) fn clock_ms(&self) -> u64 {
@@ -114,7 +127,7 @@ impl Activity {
     /// A request's head is complete.
     #[inline]
     pub(super) fn begin(&self, has_body: bool) {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
         self.has_begun.store(true, Relaxed);
         self.is_quiet.store(false, Relaxed);
         self.has_body.store(has_body, Relaxed);
@@ -125,7 +138,9 @@ impl Activity {
     /// A response's body is finished or dropped.
     #[inline]
     pub(super) fn end(&self) {
-        if self.in_flight.fetch_sub(1, Relaxed) == 1 {
+        let left = self.in_flight.load(Relaxed).saturating_sub(1);
+        self.in_flight.store(left, Relaxed);
+        if left == 0 {
             let now = self.now_ms();
             self.idle_since.store(now, Relaxed);
             if self.read_while_busy.load(Relaxed) {
@@ -255,7 +270,6 @@ impl Activity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn limits() -> Limits {
         Limits {

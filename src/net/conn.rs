@@ -157,7 +157,7 @@ async fn speak<H: Handler, I>(
             // Made before the handler runs: when the client leaves and hyper drops this future,
             // the request still ends for the connection's deadlines.
             let ending = Ending::new(activity.clone());
-            Answering::new(handler.handle(request, &info), ending)
+            Answering::new(handler.handle(request, &info, activity.now()), ending)
         })
     };
     let result = match protocol {

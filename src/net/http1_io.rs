@@ -207,7 +207,12 @@ mod tests {
 
         type Answer = std::future::Ready<Response<Self::Body>>;
 
-        fn handle(&self, _: Request<RequestBody>, _: &Arc<ConnInfo>) -> Self::Answer {
+        fn handle(
+            &self,
+            _: Request<RequestBody>,
+            _: &Arc<ConnInfo>,
+            _: std::time::Instant,
+        ) -> Self::Answer {
             std::future::ready(Response::default())
         }
 

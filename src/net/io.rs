@@ -73,7 +73,9 @@ impl AsyncWrite for TrackedIo {
         }
         let result = SMALL.with_borrow_mut(|small| {
             small.clear();
-            bufs.iter().for_each(|buf| small.extend_from_slice(buf));
+            for buf in bufs {
+                small.extend_from_slice(buf);
+            }
             Pin::new(&mut self.stream).poll_write(cx, small)
         });
         self.noted(result)

@@ -20,7 +20,7 @@ mod tls;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode, Version};
 
@@ -103,7 +103,9 @@ pub trait Handler: Clone + Send + Sync + Unpin + 'static {
 
     /// Answers one request. What can be done without waiting is best done here and not in the answer:
     /// a request that is dropped before the connection reads on gives its buffer back to it.
-    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>) -> Self::Answer;
+    ///
+    /// `arrived` is when the connection turned to it.
+    fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Self::Answer;
 
     /// Answers what is no request: hyper could not parse its head and says `status` (400, 414 or 431).
     /// The whole body must be there at once; the connection closes after it. `None`: a bare status.
