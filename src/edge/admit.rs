@@ -1,5 +1,6 @@
 //! The first step: refuse what is malformed or hostile, find the site, the rule and the cache key.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -96,7 +97,9 @@ impl Edge {
         })?;
         let treatment = site.treatment(&parts.method, &path);
         self.check_site(parts, site, treatment, &client, &host).map_err(|r| refuse(r, Some(site)))?;
-        let query = parts.uri.query().and_then(|query| key::filter_query(query, &treatment.query));
+        let query =
+            self.check_signature(parts, treatment, &host, &path).map_err(|r| refuse(r, Some(site)))?;
+        let query = query.as_deref().and_then(|query| key::filter_query(query, &treatment.query));
         let key = CacheKey::new(scheme, &host, &path, query.as_deref());
         let host_at = scheme.as_str().len() + "://".len();
         let path_at = host_at + host.len();
@@ -134,6 +137,23 @@ impl Edge {
             return Err(Refusal::new(Reason::Loop, StatusCode::LOOP_DETECTED, detail));
         }
         Ok(())
+    }
+
+    /// The query without its signature, where URLs have to be signed.
+    fn check_signature<'p>(
+        &self,
+        parts: &'p Parts,
+        treatment: &Treatment,
+        host: &str,
+        path: &str,
+    ) -> Result<Option<Cow<'p, str>>, Refusal> {
+        let query = parts.uri.query();
+        let Some(signed) = &treatment.access.signed else { return Ok(query.map(Cow::Borrowed)) };
+        let verified = signed.split(query).and_then(|(value, rest)| {
+            let now_secs = self.clock.now().as_secs_floor();
+            signed.verify(value, host, path, rest.as_deref(), now_secs).map(|()| rest)
+        });
+        verified.map_err(|bad| Refusal::new(Reason::Signature, StatusCode::FORBIDDEN, bad.to_string()))
     }
 
     /// RFC 8586: whether CDN-Loop names this node.

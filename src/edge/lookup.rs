@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use super::Edge;
 use super::admit::Admitted;
 use crate::object::Object;
 use crate::rules::directives::Directives;
 use crate::rules::freshness::State;
-use crate::rules::request;
 use crate::rules::time::Millis;
+use crate::rules::{language, request};
+use crate::store::Entry;
 
 /// What was found.
 pub(super) enum Found {
@@ -59,7 +60,10 @@ impl Edge {
     #[inline]
     fn find(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
         let Some(entry) = self.store.get(&admitted.key) else { return Found::Absent };
-        let Some(object) = entry.select(request) else { return Found::OtherVariant };
+        let Some(object) = entry.select(request) else {
+            let chosen = Self::by_language(admitted, &entry, request, now);
+            return chosen.map_or(Found::OtherVariant, Found::Fresh);
+        };
         if object.is_invalidated() {
             return Found::Revalidate(object.clone());
         }
@@ -68,6 +72,26 @@ impl Edge {
             State::StaleWhileRevalidate => Found::Stale(object.clone()),
             State::MustRevalidate => Found::Revalidate(object.clone()),
         }
+    }
+
+    /// A fresh response that was stored for another Accept-Language and is this client's first choice all the same.
+    fn by_language(
+        admitted: &Admitted,
+        entry: &Entry,
+        request: &HeaderMap,
+        now: Millis,
+    ) -> Option<Arc<Object>> {
+        if !admitted.treatment.policy.accept_language_select {
+            return None;
+        }
+        let is_chosen = |object: &&Arc<Object>| {
+            let head = &object.head;
+            !object.is_invalidated()
+                && head.freshness.state(now) == State::Fresh
+                && language::selects(request, &head.headers)
+                && head.vary.matches_but_for(&header::ACCEPT_LANGUAGE, request, &head.variant)
+        };
+        entry.variants().iter().find(is_chosen).cloned()
     }
 
     /// Whether a stored response may be used without asking anybody.

@@ -20,8 +20,10 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::activity::{Activity, Expired};
 use super::body::{Ending, RequestBody};
 use super::io::TrackedIo;
+use super::limits::Permit;
 use super::listener::Server;
 use super::metrics::End;
+use super::proxy_protocol::{self, Addresses};
 use super::{ConnInfo, Handler, Phase};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -45,15 +47,52 @@ enum Protocol {
     Http2,
 }
 
-/// Serves a connection to its end. What is large is boxed where it begins: an `async fn` keeps room
+/// As [`serve`], on a port where a trusted proxy first tells whom it connects for.
+pub(super) async fn serve_proxied<H: Handler>(
+    server: Arc<Server<H>>,
+    mut stream: TcpStream,
+    permit: &mut Permit,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    phase: watch::Receiver<Phase>,
+) {
+    let mut drains = phase.clone();
+    let header = async {
+        tokio::select! {
+            header = proxy_protocol::read(&mut stream) => Some(header),
+            _ = drains.changed() => None,
+        }
+    };
+    let addresses = match timeout(server.limits.header_timeout, header).await {
+        Ok(Some(Ok(addresses))) => addresses,
+        Ok(Some(Err(error))) => {
+            tracing::debug!(%error, "a connection without a PROXY protocol header");
+            return server.metrics.ended(End::Proxy);
+        }
+        Ok(None) => return,
+        Err(_) => return server.metrics.ended(End::Expired(Expired::Header)),
+    };
+    if let Some(Addresses { source, .. }) = addresses
+        && let Err(refused) = permit.assign(source.ip())
+    {
+        return server.metrics.ended(End::Refused(refused));
+    }
+    serve(server, stream, addresses, tls, phase).await;
+}
+
+/// Serves a connection to its end; `proxied` is whom it is for when that is not its peer. What is large is boxed where it begins: an `async fn` keeps room
 /// for all its branches and for every move, and an idle connection would carry that.
 pub(super) async fn serve<H: Handler>(
     server: Arc<Server<H>>,
     stream: TcpStream,
+    proxied: Option<Addresses>,
     tls: Option<tokio_rustls::TlsAcceptor>,
     phase: watch::Receiver<Phase>,
 ) {
-    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let (peer, local) = match (proxied, stream.peer_addr(), stream.local_addr()) {
+        (Some(Addresses { source, destination }), ..) => (source, destination),
+        (None, Ok(peer), Ok(local)) => (peer, local),
+        _ => return,
+    };
     let activity = Arc::new(Activity::new());
     let header_timeout = server.limits.header_timeout;
     let info = ConnInfo { peer, local, tls: "" };

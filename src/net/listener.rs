@@ -30,6 +30,22 @@ pub struct ListenConfig {
     pub address: SocketAddr,
     /// Whether TLS is spoken there.
     pub tls: bool,
+    /// Whether every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+impl ListenConfig {
+    /// HTTP and nothing below it.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: false, proxy_protocol: false }
+    }
+}
+
+/// What is spoken below HTTP.
+#[derive(Clone, Copy, Debug)]
+struct Layers {
+    tls: bool,
+    proxy_protocol: bool,
 }
 
 /// A port that is listened on, by every worker with a socket of its own.
@@ -39,6 +55,7 @@ pub struct Bound {
     pub address: SocketAddr,
     /// Whether TLS is spoken there.
     pub tls: bool,
+    proxy_protocol: bool,
     sockets: Vec<std::net::TcpListener>,
 }
 
@@ -83,7 +100,7 @@ fn bind_one(config: &ListenConfig, workers: usize) -> io::Result<Bound> {
     for _ in 1..workers {
         sockets.push(socket(address, true)?);
     }
-    Ok(Bound { address, tls: config.tls, sockets })
+    Ok(Bound { address, tls: config.tls, proxy_protocol: config.proxy_protocol, sockets })
 }
 
 fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
@@ -104,7 +121,7 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpList
 /// A socket on its way from the worker that accepted it to the one that serves it.
 struct Accepted {
     stream: std::net::TcpStream,
-    tls: bool,
+    layers: Layers,
     permit: Permit,
 }
 
@@ -123,7 +140,7 @@ pub struct Server<H> {
     tls: Option<TlsAcceptor>,
     workers: Vec<WorkerPort>,
     inboxes: parking_lot::Mutex<Vec<Option<mpsc::Receiver<Accepted>>>>,
-    sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, bool)>>>,
+    sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, Layers)>>>,
 }
 
 impl<H: Handler> Server<H> {
@@ -145,8 +162,9 @@ impl<H: Handler> Server<H> {
             .unzip();
         let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         for listener in bound {
+            let layers = Layers { tls: listener.tls, proxy_protocol: listener.proxy_protocol };
             for (worker, socket) in listener.sockets.into_iter().enumerate() {
-                sockets[worker].push((socket, listener.tls));
+                sockets[worker].push((socket, layers));
             }
         }
         Arc::new(Self {
@@ -171,19 +189,18 @@ impl<H: Handler> Server<H> {
         // Every connection holds a clone; when the last is gone, `drained` ends.
         let (alive, mut drained) = mpsc::channel::<()>(1);
         let mut loops = Vec::new();
-        for (socket, tls) in sockets {
+        for (socket, layers) in sockets {
             let socket = TcpListener::from_std(socket)?;
-            let accept =
-                Accept { server: self.clone(), worker, tls, alive: alive.clone(), phase: local.clone() };
-            loops.push(tokio::spawn(accept.run(socket)));
+            let accept = Accept { server: self.clone(), worker, alive: alive.clone(), phase: local.clone() };
+            loops.push(tokio::spawn(accept.run(socket, layers)));
         }
-        let accept = Accept { server: self.clone(), worker, tls: false, alive, phase: local };
+        let accept = Accept { server: self.clone(), worker, alive, phase: local };
         let mut phase = phase;
         loop {
             tokio::select! {
                 Some(accepted) = inbox.recv() => {
                     if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                        accept.serve(stream, accepted.tls, accepted.permit);
+                        accept.serve(stream, accepted.layers, accepted.permit);
                     }
                 }
                 changed = phase.changed() => {
@@ -200,7 +217,7 @@ impl<H: Handler> Server<H> {
         }
         while let Ok(accepted) = inbox.try_recv() {
             if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                accept.serve(stream, accepted.tls, accepted.permit);
+                accept.serve(stream, accepted.layers, accepted.permit);
             }
         }
         drop(accept);
@@ -222,18 +239,17 @@ impl<H: Handler> Server<H> {
 struct Accept<H> {
     server: Arc<Server<H>>,
     worker: usize,
-    tls: bool,
     alive: mpsc::Sender<()>,
     phase: watch::Receiver<Phase>,
 }
 
 impl<H: Handler> Accept<H> {
-    async fn run(self, socket: TcpListener) {
+    async fn run(self, socket: TcpListener, layers: Layers) {
         let mut phase = self.phase.clone();
         loop {
             tokio::select! {
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.take(stream, peer),
+                    Ok((stream, peer)) => self.take(stream, peer, layers),
                     Err(error) if is_of_the_client(&error) => {}
                     Err(error) => {
                         tracing::warn!(%error, "accept failed; raise the limit on open files if this goes on");
@@ -251,13 +267,17 @@ impl<H: Handler> Accept<H> {
         let Ok(socket) = socket.into_std() else { return };
         while let Ok((stream, peer)) = socket.accept() {
             if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                self.take(stream, peer);
+                self.take(stream, peer, layers);
             }
         }
     }
 
-    fn take(&self, stream: TcpStream, peer: SocketAddr) {
+    fn take(&self, stream: TcpStream, peer: SocketAddr, layers: Layers) {
         self.server.metrics.accepted();
+        if layers.proxy_protocol && !self.server.connections.is_exempt(peer.ip()) {
+            // Anybody could claim to be anybody.
+            return self.server.metrics.ended(End::Proxy);
+        }
         let permit = match self.server.connections.acquire(peer.ip()) {
             Ok(permit) => permit,
             Err(refused) => return self.server.metrics.ended(End::Refused(refused)),
@@ -266,16 +286,16 @@ impl<H: Handler> Accept<H> {
         match self.less_loaded() {
             Some(other) => {
                 let Ok(stream) = stream.into_std() else { return };
-                let accepted = Accepted { stream, tls: self.tls, permit };
+                let accepted = Accepted { stream, layers, permit };
                 if let Err(refused) = self.server.workers[other].inbox.try_send(accepted) {
                     // Its inbox is full or its thread is gone: serve it here.
                     let accepted = refused.into_inner();
                     if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                        self.serve(stream, accepted.tls, accepted.permit);
+                        self.serve(stream, accepted.layers, accepted.permit);
                     }
                 }
             }
-            None => self.serve(stream, self.tls, permit),
+            None => self.serve(stream, layers, permit),
         }
     }
 
@@ -290,14 +310,19 @@ impl<H: Handler> Accept<H> {
         (open(least) + IMBALANCE + open(least) / 4 < mine).then_some(least)
     }
 
-    fn serve(&self, stream: TcpStream, tls: bool, permit: Permit) {
-        let tls = if tls { self.server.tls.clone() } else { None };
+    fn serve(&self, stream: TcpStream, layers: Layers, permit: Permit) {
+        let tls = if layers.tls { self.server.tls.clone() } else { None };
         let (server, phase) = (self.server.clone(), self.phase.clone());
         let (alive, worker) = (self.alive.clone(), self.worker);
         server.workers[worker].open.fetch_add(1, Relaxed);
         tokio::spawn(async move {
             let leave = Leave { server: server.clone(), worker };
-            conn::serve(server, stream, tls, phase).await;
+            let mut permit = permit;
+            if layers.proxy_protocol {
+                Box::pin(conn::serve_proxied(server, stream, &mut permit, tls, phase)).await;
+            } else {
+                conn::serve(server, stream, None, tls, phase).await;
+            }
             drop((leave, permit, alive));
         });
     }

@@ -13,6 +13,7 @@ mod io;
 mod limits;
 mod listener;
 mod metrics;
+pub mod proxy_protocol;
 mod tls;
 
 use std::future::Future;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use http::{Request, Response};
 
 pub use body::{RequestBody, RequestBodyError};
-pub use limits::Connections;
+pub use limits::{Connections, client_of};
 pub use listener::{BindError, Bound, ListenConfig, Server, bind};
 pub use metrics::NetMetrics;
 pub use tls::{CertificateFiles, TlsError, load_certificates, server_config};

@@ -162,9 +162,9 @@ impl Node {
             None => None,
         };
         let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
-        let scrapers = config.metrics.map(|address| {
-            listener(control.scrapers(), &config, &ListenConfig { address, tls: false }, None)
-        });
+        let scrapers = config
+            .metrics
+            .map(|address| listener(control.scrapers(), &config, &ListenConfig::plain(address), None));
         let data = Server::new(edge, config.limits.clone(), bound, tls, connections, net_metrics, workers);
         Ok(Self {
             data,
