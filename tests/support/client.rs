@@ -60,15 +60,19 @@ impl Client {
 
     /// Connects, and completes the TLS handshake.
     pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
-        let plain = Self::try_connect(address)?;
-        let mut socket = plain.socket.try_clone()?;
+        Self::try_connect(address)?.secure(name, config)
+    }
+
+    /// Completes a TLS handshake on a plain connection.
+    pub fn secure(self, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let mut socket = self.socket.try_clone()?;
         let name = ServerName::try_from(name.to_owned()).expect("a server name");
         let mut session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }
         let stream = Stream::Tls(Box::new(StreamOwned::new(session, socket)));
-        Ok(Self { stream, socket: plain.socket, unread: Vec::new() })
+        Ok(Self { stream, socket: self.socket, unread: Vec::new() })
     }
 
     /// The TLS session of a connection that has one.
