@@ -187,7 +187,7 @@ fn steps(c: &mut Criterion) {
 fn whole(c: &mut Criterion, store: &Arc<Store>, clock: Clock) {
     let edge = edge(store, clock);
     let address = "127.0.0.1:1".parse().expect("an address");
-    let conn = Arc::new(ConnInfo { peer: address, local: address, tls: "" });
+    let conn = Arc::new(ConnInfo { peer: address, local: address, tls: "", is_anonymous: false });
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let hit = || {
         let response = runtime.block_on(edge.clone().handle(request(), conn.clone()));

@@ -180,7 +180,7 @@ mod tests {
 
     fn conn() -> ConnInfo {
         let address = "127.0.0.1:1".parse().unwrap();
-        ConnInfo { peer: address, local: address, tls: "" }
+        ConnInfo { peer: address, local: address, tls: "", is_anonymous: false }
     }
 
     fn headers(token: &str) -> HeaderMap {

@@ -50,7 +50,7 @@ impl Admitted {
 
     /// The key of another target of the same site and host.
     pub(super) fn key_of(&self, path: &str, query: Option<&str>) -> CacheKey {
-        let query = query.and_then(|query| key::filter_query(query, &self.treatment.query));
+        let query = self.treatment.query_of(query);
         CacheKey::new(self.scheme, self.host(), path, query.as_deref())
     }
 }

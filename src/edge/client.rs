@@ -24,7 +24,7 @@ pub(super) struct Client {
 pub(super) fn verify(conn: &ConnInfo, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
     let peer = conn.peer.ip().to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
-    if trusted.is_empty() || !is_trusted(peer) {
+    if trusted.is_empty() || conn.is_anonymous || !is_trusted(peer) {
         return Client { address: peer, peer, is_https: conn.is_secure(), is_behind_proxy: false };
     }
     let lines: Vec<&str> =
@@ -58,7 +58,7 @@ mod tests {
 
     fn client(peer: &str, forwarded: &[&'static str], trusted: &[&str]) -> Client {
         let peer = peer.parse().unwrap();
-        let conn = ConnInfo { peer, local: "127.0.0.1:80".parse().unwrap(), tls: "" };
+        let conn = ConnInfo { peer, local: "127.0.0.1:80".parse().unwrap(), tls: "", is_anonymous: false };
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append(&X_FORWARDED_FOR, HeaderValue::from_static(line));

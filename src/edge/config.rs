@@ -3,6 +3,7 @@
 //! Rules are resolved when the configuration is read: a [`Treatment`] is complete, a request only
 //! picks one.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 
 pub use super::signed::{BadSecret, BadSignature, Signed};
 use crate::origin::Origin;
-use crate::rules::key::QueryRule;
+use crate::rules::key::{self, QueryRule};
 use crate::rules::policy::SitePolicy;
 
 /// The data path of a node.
@@ -93,6 +94,19 @@ pub struct Treatment {
     pub response_headers: HeaderChanges,
     /// Who may ask.
     pub access: Access,
+}
+
+impl Treatment {
+    /// What of a query is part of the cache key: without a signature, and filtered.
+    pub(super) fn query_of<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
+        let signed = self.access.signed.as_ref().and_then(|signed| signed.split(query).ok());
+        match signed {
+            Some((_, rest)) => {
+                key::filter_query(&rest?, &self.query).map(|query| Cow::Owned(query.into_owned()))
+            }
+            None => key::filter_query(query?, &self.query),
+        }
+    }
 }
 
 /// `site.cache.misses_per_client`.

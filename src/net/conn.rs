@@ -55,6 +55,7 @@ pub(super) async fn serve_proxied<H: Handler>(
     tls: Option<tokio_rustls::TlsAcceptor>,
     phase: watch::Receiver<Phase>,
 ) {
+    let Some(mut info) = ends_of(&stream) else { return };
     let mut drains = phase.clone();
     let header = async {
         tokio::select! {
@@ -62,40 +63,41 @@ pub(super) async fn serve_proxied<H: Handler>(
             _ = drains.changed() => None,
         }
     };
-    let addresses = match timeout(server.limits.header_timeout, header).await {
-        Ok(Some(Ok(addresses))) => addresses,
+    match timeout(server.limits.header_timeout, header).await {
+        Ok(Some(Ok(Some(Addresses { source, destination })))) => {
+            (info.peer, info.local) = (source, destination);
+        }
+        Ok(Some(Ok(None))) => info.is_anonymous = true,
         Ok(Some(Err(error))) => {
             tracing::debug!(%error, "a connection without a PROXY protocol header");
             return server.metrics.ended(End::Proxy);
         }
         Ok(None) => return,
         Err(_) => return server.metrics.ended(End::Expired(Expired::Header)),
-    };
-    if let Some(Addresses { source, .. }) = addresses
-        && let Err(refused) = permit.assign(source.ip())
-    {
+    }
+    if let Err(refused) = permit.assign(info.peer.ip()) {
         return server.metrics.ended(End::Refused(refused));
     }
-    serve(server, stream, addresses, tls, phase).await;
+    serve(server, stream, info, tls, phase).await;
 }
 
-/// Serves a connection to its end; `proxied` is whom it is for when that is not its peer. What is large is boxed where it begins: an `async fn` keeps room
+/// Both ends of a connection on which nothing was said yet.
+pub(super) fn ends_of(stream: &TcpStream) -> Option<ConnInfo> {
+    let (peer, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
+    Some(ConnInfo { peer, local, tls: "", is_anonymous: false })
+}
+
+/// Serves a connection to its end. What is large is boxed where it begins: an `async fn` keeps room
 /// for all its branches and for every move, and an idle connection would carry that.
 pub(super) async fn serve<H: Handler>(
     server: Arc<Server<H>>,
     stream: TcpStream,
-    proxied: Option<Addresses>,
+    info: ConnInfo,
     tls: Option<tokio_rustls::TlsAcceptor>,
     phase: watch::Receiver<Phase>,
 ) {
-    let (peer, local) = match (proxied, stream.peer_addr(), stream.local_addr()) {
-        (Some(Addresses { source, destination }), ..) => (source, destination),
-        (None, Ok(peer), Ok(local)) => (peer, local),
-        _ => return,
-    };
     let activity = Arc::new(Activity::new());
     let header_timeout = server.limits.header_timeout;
-    let info = ConnInfo { peer, local, tls: "" };
     let Some(acceptor) = tls else {
         let mut drains = phase.clone();
         let detected = async {

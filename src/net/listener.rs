@@ -320,8 +320,8 @@ impl<H: Handler> Accept<H> {
             let mut permit = permit;
             if layers.proxy_protocol {
                 Box::pin(conn::serve_proxied(server, stream, &mut permit, tls, phase)).await;
-            } else {
-                conn::serve(server, stream, None, tls, phase).await;
+            } else if let Some(info) = conn::ends_of(&stream) {
+                conn::serve(server, stream, info, tls, phase).await;
             }
             drop((leave, permit, alive));
         });

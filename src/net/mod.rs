@@ -65,6 +65,8 @@ pub struct ConnInfo {
     pub local: SocketAddr,
     /// The TLS version, e.g. `TLSv1_3`; empty on a plain connection.
     pub tls: &'static str,
+    /// The other end is a proxy that did not say whom it connects for, so nothing on it tells of a client.
+    pub is_anonymous: bool,
 }
 
 impl ConnInfo {

@@ -86,6 +86,20 @@ fn what_the_client_says_of_itself_is_not_believed() {
 }
 
 #[test]
+fn a_proxy_that_names_nobody_vouches_for_nobody() {
+    let origin = Origin::with("/*", FRESH, "a");
+    let node = with_listener(&origin, "\"127.0.0.1\"", "").start();
+    for header in [b"PROXY UNKNOWN\r\n".to_vec(), v2(0x20, 0, &[])] {
+        let ask = get("/a").with("X-Forwarded-For", "192.0.2.99").with("X-Forwarded-Proto", "https");
+        connect(proxied(&node), &header)
+            .exchange(&request("POST", "/a").with("X-Forwarded-For", "192.0.2.99").body("x"));
+        assert_eq!(origin.last("/a").field("x-forwarded-for"), Some("127.0.0.1"));
+        connect(proxied(&node), &header).exchange(&ask).assert_status(200);
+        assert_eq!(origin.last("/a").field("x-forwarded-proto"), Some("http"));
+    }
+}
+
+#[test]
 fn access_and_limits_are_the_clients() {
     let origin = Origin::with("/*", FRESH, "a");
     let node = with_listener(&origin, "\"127.0.0.1\"", "")

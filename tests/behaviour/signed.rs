@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::hmac;
 
 use crate::support::node::{Node, node};
-use crate::support::origin::{FRESH, Origin};
+use crate::support::origin::{FRESH, Origin, respond};
 use crate::support::request::{HOST, get, request};
 use crate::support::temp::TempDir;
 
@@ -88,6 +88,23 @@ fn no_other_url_gets_in_whatever_the_method_and_though_it_is_stored() {
     assert_eq!(origin.total(), 1);
     node.await_metric("larder_requests_refused_total{reason=\"signature\"}", 27.0);
     assert!(node.get(&format!("/a?sig={expired}")).text().contains("expired"));
+}
+
+#[test]
+fn what_is_held_and_what_a_change_invalidates_is_found_with_and_without_a_signature() {
+    let (origin, dir) = (Origin::with("/*", FRESH, "film"), TempDir::new());
+    let node = signing(&origin, &dir, "[site.access]\nSIGNED");
+    let url = format!("/a?x=1&sig={}", good("/a?x=1"));
+    node.get(&url).assert_status(200);
+    for target in ["/a?x=1", &url] {
+        let encoded = target.replace('&', "%26").replace('=', "%3D");
+        let held = node.admin_get(&format!("/v1/objects?url=http://{HOST}{encoded}"));
+        assert!(held.text().contains("memory"), "{target}: {}", held.text());
+    }
+    let location = url.clone();
+    origin.on("/b", move |_| respond(201, &[("Location", &location)], ""));
+    request("POST", &format!("/b?sig={}", good("/b"))).to(&node).assert_status(201);
+    node.get(&url).assert_fwd("stale");
 }
 
 #[test]
