@@ -110,6 +110,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         origin,
         policy: SitePolicy::default(),
         query: QueryRule::default(),
+        misses_per_client: None,
         range_miss: edge::config::RangeMiss::Full,
         reject_unknown_transfer_coding: true,
         max_variants: 64,

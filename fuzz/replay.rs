@@ -44,6 +44,11 @@ fn if_range() {
 }
 
 #[test]
+fn proxy_protocol() {
+    replay("proxy_protocol", shared::proxy_protocol::run);
+}
+
+#[test]
 fn range() {
     replay("range", shared::range::run);
 }
@@ -51,6 +56,11 @@ fn range() {
 #[test]
 fn response() {
     replay("response", shared::response::run);
+}
+
+#[test]
+fn signed() {
+    replay("signed", shared::signed::run);
 }
 
 #[test]

@@ -12,6 +12,6 @@ pub(crate) fn run(data: &[u8]) {
         assert_eq!(parsed, Directives::parse(&list));
     }
     for name in ["cdn-cache-control", "larder-cdn-cache-control", "surrogate-control"] {
-        let _ = targeted::decide(&super::field(&name.parse().expect("a name"), data));
+        let _ = targeted::decide(&super::field(&name.parse().expect("a name"), data), "larder");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(data: &[u8]) {
         response_time: now,
     };
     if let Ok(freshness) = policy::decide(&exchange, &SitePolicy::default()) {
-        let directives = targeted::decide(&answer).directives;
+        let directives = targeted::decide(&answer, "larder").directives;
         assert!(!directives.private && (!directives.no_store || directives.must_understand));
         assert!(!answer.contains_key("set-cookie") && status.as_u16() >= 200);
         assert!(freshness.fresh_until <= freshness.swr_until && freshness.fresh_until <= freshness.sie_until);

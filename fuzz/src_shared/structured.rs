@@ -28,5 +28,5 @@ pub(crate) fn run(data: &[u8]) {
     let values: Vec<&[u8]> = headers.values().map(http::HeaderValue::as_bytes).collect();
     let valid =
         Parser::new(&values.join(&b", "[..])).parse::<Dictionary>().is_ok_and(|members| !members.is_empty());
-    assert_eq!(targeted::decide(&headers).field == Field::CdnCacheControl, valid);
+    assert_eq!(targeted::decide(&headers, "larder").field == Field::CdnCacheControl, valid);
 }

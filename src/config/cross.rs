@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::check::Given;
 use super::diagnostic::{Diagnostics, Place};
+use crate::edge::config::Signed;
 use crate::net::{CertificateFiles, TlsError, load_certificates};
 
 struct Cross<'a> {
@@ -46,6 +47,14 @@ impl Cross<'_> {
             if flag(listen, "tls") && !self.is_there("certificate") {
                 let allowed = "a [[certificate]] with cert and key beside it";
                 self.error(&format!("listen[{i}].tls"), "true, but there is no certificate", allowed);
+            }
+            if flag(listen, "proxy_protocol") && !self.is_there("node.trusted_proxies[0]") {
+                let found = "true, but nobody is trusted to speak it";
+                self.error(
+                    &format!("listen[{i}].proxy_protocol"),
+                    found,
+                    "node.trusted_proxies that name the proxies",
+                );
             }
             let Some(address) = text(listen, "address") else { continue };
             if seen.contains(&address) && !address.ends_with(":0") {
@@ -86,10 +95,12 @@ impl Cross<'_> {
             hosts.extend(own);
             self.origin_of(&path, site, &origins);
             self.query(&path, site);
+            self.signed(&path, site);
             for (r, rule) in tables(site, "rule") {
                 let path = format!("{path}.rule[{r}]");
                 self.origin_of(&path, rule, &origins);
                 self.query(&path, rule);
+                self.signed(&path, rule);
             }
         }
     }
@@ -118,6 +129,15 @@ impl Cross<'_> {
             && !self.is_there(&format!("{path}.names"))
         {
             self.error(&path, format!("mode {mode:?} without names"), r#"names = ["v", "@tracking"]"#);
+        }
+    }
+
+    fn signed(&mut self, path: &str, table: &Table) {
+        let signed = table.get("access").and_then(|access| access.get("signed")).and_then(Value::as_table);
+        let Some(file) = signed.and_then(|signed| text(signed, "secret_file")) else { return };
+        if let Err(error) = Signed::read(Path::new(file), "") {
+            let path = format!("{path}.access.signed.secret_file");
+            self.error(&path, format!("{file:?}: {error}"), "a file with a secret of 16 bytes at least");
         }
     }
 

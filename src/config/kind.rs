@@ -67,6 +67,7 @@ pub(super) enum Format {
     TokenHash,
     Url,
     LogOutput,
+    Rate,
 }
 
 impl Format {
@@ -97,6 +98,7 @@ impl Format {
                 hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
             }
             Self::Url => parse_server_url(text).is_some(),
+            Self::Rate => text.is_empty() || parse_rate(text).is_some(),
         }
     }
 
@@ -119,6 +121,7 @@ impl Format {
             Self::TokenHash => r#""blake3:" and 64 hexadecimal digits"#,
             Self::Url => r#"a URL of scheme, host and port only, such as "https://10.0.0.1:8443""#,
             Self::LogOutput => r#""off", "stdout", "stderr" or the path of a file"#,
+            Self::Rate => r#"a number a second or a minute, such as "50/s" or "600/m", up to 1000000, or """#,
         }
     }
 }
@@ -235,6 +238,20 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(parse_number(number)?.checked_mul(*ms)?))
 }
 
+const MAX_RATE: u64 = 1_000_000;
+
+/// `50/s`, `600/m`: how many, and in which time.
+pub(super) fn parse_rate(text: &str) -> Option<(u32, Duration)> {
+    let (count, unit) = text.split_once('/')?;
+    let secs = match unit {
+        "s" => 1,
+        "m" => 60,
+        _ => return None,
+    };
+    let count = parse_number(count).filter(|count| (1..=MAX_RATE).contains(count))?;
+    Some((u32::try_from(count).ok()?, Duration::from_secs(secs)))
+}
+
 fn parse_number(text: &str) -> Option<u64> {
     let digits = text.trim_end();
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
@@ -269,6 +286,11 @@ mod tests {
         assert_eq!(parse_duration("1d"), Some(Duration::from_secs(86_400)));
         for bad in ["", "s", "30", "-1s", "1.5s", "1y"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+        assert_eq!(parse_rate("50/s"), Some((50, Duration::from_secs(1))));
+        assert_eq!(parse_rate("600/m"), Some((600, Duration::from_secs(60))));
+        for bad in ["", "50", "/s", "0/s", "-1/s", "1.5/s", "50/h", "50/", "1000001/s", "50/s "] {
+            assert_eq!(parse_rate(bad), None, "{bad}");
         }
         assert_eq!(parse_percent("25%"), Some(25));
         assert_eq!(parse_percent("0%"), None);

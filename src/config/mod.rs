@@ -114,6 +114,8 @@ pub struct TreatmentConfig {
     /// See `edge::config::Treatment`.
     pub query: crate::rules::key::QueryRule,
     /// See `edge::config::Treatment`.
+    pub misses_per_client: Option<edge::config::MissRate>,
+    /// See `edge::config::Treatment`.
     pub range_miss: edge::config::RangeMiss,
     /// See `edge::config::Treatment`.
     pub reject_unknown_transfer_coding: bool,

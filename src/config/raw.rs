@@ -85,6 +85,7 @@ pub(super) struct Node {
 pub(super) struct Listen {
     pub(super) address: std::net::SocketAddr,
     pub(super) tls: bool,
+    pub(super) proxy_protocol: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -157,6 +158,7 @@ pub(super) struct Site {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub(super) struct Cache {
     pub(super) set_cookie: String,
     pub(super) unknown_transfer_coding: String,
@@ -173,7 +175,11 @@ pub(super) struct Cache {
     pub(super) query: Query,
     pub(super) vary_pass: Vec<String>,
     pub(super) max_variants: usize,
+    #[serde(rename = "cache_post")]
+    pub(super) post: bool,
+    pub(super) accept_language_select: bool,
     pub(super) strip_targeted: bool,
+    pub(super) misses_per_client: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -199,6 +205,13 @@ pub(super) struct Changes {
 pub(super) struct Access {
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
+    pub(super) signed: Option<Signed>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Signed {
+    pub(super) secret_file: PathBuf,
+    pub(super) param: String,
 }
 
 /// `cache`, `headers` and `access` are merged with the site's before this is read.

@@ -1,14 +1,15 @@
 //! From what is written to what the parts are built from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use toml::{Table, Value};
 
-use super::kind::{parse_cidr, parse_server_url};
+use super::kind::{parse_cidr, parse_rate, parse_server_url};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
-use crate::edge::config::{Access, HeaderChanges, PathPattern, RangeMiss};
+use crate::edge::config::{Access, HeaderChanges, MissRate, PathPattern, RangeMiss, Signed};
 use crate::net::{CertificateFiles, Limits, ListenConfig};
 use crate::rules::key::{QueryMode, QueryRule};
 use crate::rules::policy::{SetCookie, SitePolicy};
@@ -63,6 +64,7 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         workers => workers,
     };
     let memory_bytes = raw.store.memory.of(available_memory());
+    let surrogate = raw.node.name.as_str().into();
     let certificates: Vec<_> = raw.certificate.iter().map(files).collect();
     Config {
         name: raw.node.name,
@@ -70,10 +72,14 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         drain_timeout: raw.node.drain_timeout.get(),
         drain_delay: raw.node.drain_delay.get(),
         trusted_proxies: cidrs(&raw.node.trusted_proxies),
-        listen: raw.listen.iter().map(|l| ListenConfig { address: l.address, tls: l.tls }).collect(),
+        listen: raw.listen.iter().map(listen).collect(),
         certificates,
         admin: AdminListener {
-            listen: ListenConfig { address: raw.admin.address, tls: raw.admin.tls.is_some() },
+            listen: ListenConfig {
+                address: raw.admin.address,
+                tls: raw.admin.tls.is_some(),
+                proxy_protocol: false,
+            },
             certificate: raw.admin.tls.as_ref().map(files),
             tokens: raw.admin.token.iter().filter_map(token).collect(),
         },
@@ -82,7 +88,7 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         store: store_config(&raw.store, memory_bytes, workers),
         store_path: raw.store.path,
         origins: raw.origin.iter().map(origin_config).collect(),
-        sites: raw.site.iter().map(site_config).collect(),
+        sites: raw.site.iter().map(|site| site_config(site, &surrogate)).collect(),
         access_log: AccessLogConfig { output: log_output(&raw.access_log.output) },
     }
 }
@@ -107,6 +113,10 @@ fn store_config(raw: &raw::Store, memory_bytes: u64, workers: usize) -> store::C
             },
         },
     }
+}
+
+fn listen(raw: &raw::Listen) -> ListenConfig {
+    ListenConfig { address: raw.address, tls: raw.tls, proxy_protocol: raw.proxy_protocol }
 }
 
 fn files(raw: &raw::CertKey) -> CertificateFiles {
@@ -188,7 +198,7 @@ fn origin_config(raw: &raw::Origin) -> origin::Config {
     }
 }
 
-fn site_config(raw: &raw::Site) -> SiteConfig {
+fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {
     let methods = methods(&raw.methods);
     let treatment = |origin: &str, pass, cache, headers: &raw::Headers, access| TreatmentConfig {
         origin: origin.to_owned(),
@@ -196,7 +206,7 @@ fn site_config(raw: &raw::Site) -> SiteConfig {
         request_headers: changes(&headers.request),
         response_headers: changes(&headers.response),
         access,
-        ..treatment_of_cache(cache)
+        ..treatment_of_cache(cache, surrogate)
     };
     let rules = raw.rule.iter().map(|rule| RuleConfig {
         paths: rule.path.iter().map(|pattern| PathPattern::new(pattern)).collect(),
@@ -232,7 +242,11 @@ fn methods_of_rule(list: &[String]) -> Vec<Method> {
 }
 
 fn access(raw: &raw::Access) -> Access {
-    Access { allow: cidrs(&raw.allow), deny: cidrs(&raw.deny) }
+    let signed = raw.signed.as_ref().map(|signed| {
+        // It was read when the file was checked. Gone since then, it lets nobody in.
+        Signed::read(&signed.secret_file, &signed.param).unwrap_or_else(|_| Signed::closed(&signed.param))
+    });
+    Access { allow: cidrs(&raw.allow), deny: cidrs(&raw.deny), signed }
 }
 
 fn changes(raw: &raw::Changes) -> HeaderChanges {
@@ -247,7 +261,7 @@ fn changes(raw: &raw::Changes) -> HeaderChanges {
     }
 }
 
-fn treatment_of_cache(cache: &raw::Cache) -> TreatmentConfig {
+fn treatment_of_cache(cache: &raw::Cache, surrogate: &Arc<str>) -> TreatmentConfig {
     let names = cache.query.names.clone();
     TreatmentConfig {
         origin: String::new(),
@@ -272,8 +286,12 @@ fn treatment_of_cache(cache: &raw::Cache) -> TreatmentConfig {
             stale_if_error_ms: cache.stale_if_error.as_ms(),
             honor_request_cache_control: cache.honor_request_cache_control,
             vary_pass: cache.vary_pass.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect(),
-            ..SitePolicy::default()
+            cache_post: cache.post,
+            accept_language_select: cache.accept_language_select,
+            surrogate: surrogate.clone(),
         },
+        misses_per_client: parse_rate(&cache.misses_per_client)
+            .map(|(count, period)| MissRate { count, period }),
         query: QueryRule {
             mode: match &*cache.query.mode {
                 "none" => QueryMode::None,

@@ -123,7 +123,7 @@ const NODE: &[Setting] = &[
 const LISTEN: &[Setting] = &[
     required("address", text(Format::SocketAddr), "Address and port; port 0: any free one"),
     setting("tls", Kind::Bool, "false", "Speak TLS; h2 and http/1.1 by ALPN"),
-    refused("proxy_protocol", Kind::Bool, "PROXY protocol v1 and v2 from trusted_proxies"),
+    setting("proxy_protocol", Kind::Bool, "false", "PROXY protocol v1 or v2, from trusted_proxies only"),
 ];
 
 const CERTIFICATE: &[Setting] = &[
@@ -294,10 +294,10 @@ pub(super) const CACHE: &[Setting] = &[
         "A response that varies on one of these is not stored",
     ),
     setting("max_variants", Kind::Int { min: 1, max: 10_000 }, "64", "Variants of a URL"),
-    later("cache_post", Kind::Bool, "Store the answer to a POST as its GET"),
-    later("accept_language_select", Kind::Bool, "Choose a variant by Content-Language"),
-    setting("strip_targeted", Kind::Bool, "false", "Remove CDN-Cache-Control towards clients"),
-    later("misses_per_client", text(Format::Any), "Misses a client may cause, e.g. 50/s"),
+    by_profile("cache_post", Kind::Bool, "false", "true", "Store the answer to a POST as its GET"),
+    by_profile("accept_language_select", Kind::Bool, "false", "true", "Choose a variant by Content-Language"),
+    setting("strip_targeted", Kind::Bool, "false", "Remove CDN-Cache-Control and the like towards clients"),
+    setting("misses_per_client", text(Format::Rate), r#""""#, "Misses a client may cause; empty: any number"),
 ];
 
 const QUERY: &[Setting] = &[
@@ -332,12 +332,12 @@ const CHANGES: &[Setting] = &[
 pub(super) const ACCESS: &[Setting] = &[
     setting("allow", CIDRS, "[]", "Networks let in; none: all"),
     setting("deny", CIDRS, "[]", "Networks kept out; wins over allow"),
-    refused("signed", Kind::Table(SIGNED), "Signed URLs"),
+    optional("signed", Kind::Table(SIGNED), "URLs have to be signed"),
 ];
 
 const SIGNED: &[Setting] = &[
-    later("secret_file", text(Format::Path), "The key"),
-    later("param", text(Format::Any), "The query parameter"),
+    required("secret_file", text(Format::Path), "The secret: 16 bytes at least"),
+    setting("param", text(Format::Token), r#""signature""#, "The query parameter"),
 ];
 
 const PURGE: &[Setting] = &[

@@ -113,8 +113,39 @@ fn a_rule_inherits_what_it_does_not_say() {
 fn what_is_not_there_yet_is_a_warning_and_what_would_be_unsafe_without_an_error() {
     let warned = faults(&MINIMAL.replace("[[origin]]", "[site.compress]\nencodings = [\"br\"]\n[[origin]]"));
     assert!(warned.iter().all(|w| w.contains("warning")), "{warned:#?}");
-    let refused = faults(&MINIMAL.replace("[[site]]\n", "proxy_protocol = true\n[[site]]\n"));
-    assert!(refused[0].contains("error") && refused[0].contains("PROXY"), "{refused:#?}");
+    let refused =
+        faults(&(MINIMAL.to_owned() + "[admin]\ntls = { cert = \"\", key = \"\", client_ca = \"ca\" }\n"));
+    let of_ca = refused.iter().find(|fault| fault.contains("client_ca"));
+    assert!(of_ca.is_some_and(|fault| fault.contains("error")), "{refused:#?}");
+}
+
+#[test]
+fn what_lets_clients_in_is_checked_before_anybody_comes() {
+    let proxied = MINIMAL.replace("[[site]]\n", "proxy_protocol = true\n[[site]]\n");
+    let found = faults(&proxied);
+    assert!(found[0].contains("listen[0].proxy_protocol: found: true, but nobody is trusted"), "{found:#?}");
+    valid(&(proxied + "[node]\ntrusted_proxies = [\"10.0.0.0/8\"]\n"));
+
+    let dir = std::env::temp_dir().join(format!("larder-secret-{}", std::process::id()));
+    let signed = |text: &str| {
+        std::fs::write(&dir, text).unwrap();
+        let table = format!("[site.access]\nsigned = {{ secret_file = {dir:?} }}\n[[origin]]");
+        MINIMAL.replace("[[origin]]", &table)
+    };
+    let found = faults(&signed("too short\n"));
+    assert!(
+        found[0].contains("site[0].access.signed.secret_file") && found[0].contains("9 bytes"),
+        "{found:#?}"
+    );
+    let config = valid(&signed("a secret of some length\n"));
+    assert!(config.sites[0].default.access.signed.is_some());
+    std::fs::remove_file(&dir).unwrap();
+    let found =
+        faults(&MINIMAL.replace(
+            "[[origin]]",
+            &format!("[site.access]\nsigned = {{ secret_file = {dir:?} }}\n[[origin]]"),
+        ));
+    assert!(found[0].contains("No such file"), "{found:#?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The first step: refuse what is malformed or hostile, find the site, the rule and the cache key.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -92,7 +93,7 @@ impl Admitted {
 
     /// The key of another target of the same site and host.
     pub(super) fn key_of(&self, path: &str, query: Option<&str>) -> CacheKey {
-        let query = query.and_then(|query| key::filter_query(query, &self.treatment.query));
+        let query = self.treatment.query_of(query);
         CacheKey::new(self.scheme, self.host(), path, query.as_deref())
     }
 }
@@ -141,7 +142,7 @@ impl Edge {
             }
             _ => find().map(Arc::new),
         }?;
-        self.check_request(parts, fields, &route.treatment, &client)
+        self.check_request(parts, fields, &route, &client)
             .map_err(|refusal| Refused::new(refusal, Some(&route.site), &client))?;
         Ok(Admitted { route, client, fields })
     }
@@ -171,7 +172,8 @@ impl Edge {
             .map_err(|e| refuse(Refusal::new(Reason::BadTarget, StatusCode::BAD_REQUEST, e.to_string())))?;
         let treatment = site.treatment(&parts.method, &path);
         check_site(parts, site, treatment, client, &host).map_err(refuse)?;
-        let query = parts.uri.query().and_then(|query| key::filter_query(query, &treatment.query));
+        let query = self.check_signature(parts, treatment, &host, &path).map_err(refuse)?;
+        let query = query.as_deref().and_then(|query| key::filter_query(query, &treatment.query));
         let key = CacheKey::new(scheme, &host, &path, query.as_deref());
         Ok(Route::new(site.clone(), treatment.clone(), key, scheme, &host))
     }
@@ -181,15 +183,36 @@ impl Edge {
         &self,
         parts: &Parts,
         fields: Fields,
-        treatment: &Treatment,
+        route: &Route,
         client: &Client,
     ) -> Result<(), Refusal> {
-        check_access(treatment, client)?;
+        check_access(&route.treatment, client)?;
+        if route.treatment.access.signed.is_some() {
+            // A route that is remembered was good when it was found.
+            self.check_signature(parts, &route.treatment, route.host(), route.path())?;
+        }
         if fields.has_cdn_loop && self.has_been_here(&parts.headers) {
             let detail = "the request has passed this node before: an origin points back at it";
             return Err(Refusal::new(Reason::Loop, StatusCode::LOOP_DETECTED, detail));
         }
         Ok(())
+    }
+
+    /// The query without its signature, where URLs have to be signed.
+    fn check_signature<'p>(
+        &self,
+        parts: &'p Parts,
+        treatment: &Treatment,
+        host: &str,
+        path: &str,
+    ) -> Result<Option<Cow<'p, str>>, Refusal> {
+        let query = parts.uri.query();
+        let Some(signed) = &treatment.access.signed else { return Ok(query.map(Cow::Borrowed)) };
+        let verified = signed.split(query).and_then(|(value, rest)| {
+            let now_secs = self.clock.now().as_secs_floor();
+            signed.verify(value, host, path, rest.as_deref(), now_secs).map(|()| rest)
+        });
+        verified.map_err(|bad| Refusal::new(Reason::Signature, StatusCode::FORBIDDEN, bad.to_string()))
     }
 
     /// RFC 8586: whether CDN-Loop names this node.

@@ -24,7 +24,7 @@ pub(super) struct Client {
 pub(super) fn verify(conn: &ConnInfo, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
     let peer = conn.peer.ip().to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
-    if trusted.is_empty() || !is_trusted(peer) {
+    if trusted.is_empty() || conn.is_anonymous || !is_trusted(peer) {
         return Client { address: peer, peer, is_https: conn.is_secure(), is_behind_proxy: false };
     }
     let lines: Vec<&str> =

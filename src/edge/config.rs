@@ -3,6 +3,7 @@
 //! Rules are resolved when the configuration is read: a [`Treatment`] is complete, a request only
 //! picks one.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
+pub use super::signed::{BadSecret, BadSignature, Signed};
 use crate::origin::Origin;
-use crate::rules::key::QueryRule;
+use crate::rules::key::{self, QueryRule};
 use crate::rules::policy::SitePolicy;
 
 /// The data path of a node.
@@ -76,6 +78,8 @@ pub struct Treatment {
     pub policy: SitePolicy,
     /// What of the query counts.
     pub query: QueryRule,
+    /// Misses that a client may cause; `None`: any number.
+    pub misses_per_client: Option<MissRate>,
     /// What to do with a range of what is not there.
     pub range_miss: RangeMiss,
     /// Whether an unknown transfer coding of an origin is refused or stripped.
@@ -90,6 +94,39 @@ pub struct Treatment {
     pub response_headers: HeaderChanges,
     /// Who may ask.
     pub access: Access,
+}
+
+impl Treatment {
+    /// What of a query is part of the cache key: without a signature, and filtered.
+    pub(super) fn query_of<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
+        let signed = self.access.signed.as_ref().and_then(|signed| signed.split(query).ok());
+        match signed {
+            Some((_, rest)) => {
+                key::filter_query(&rest?, &self.query).map(|query| Cow::Owned(query.into_owned()))
+            }
+            None => key::filter_query(query?, &self.query),
+        }
+    }
+}
+
+/// `site.cache.misses_per_client`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissRate {
+    /// This many, at least one …
+    pub count: u32,
+    /// … in this time.
+    pub period: Duration,
+}
+
+impl MissRate {
+    pub(super) fn period_us(self) -> i64 {
+        i64::try_from(self.period.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// What one miss takes of a period.
+    pub(super) fn interval_us(self) -> i64 {
+        self.period_us() / i64::from(self.count.max(1))
+    }
 }
 
 /// `site.cache.range_miss`.
@@ -130,6 +167,8 @@ pub struct Access {
     pub allow: Vec<IpNet>,
     /// Networks kept out.
     pub deny: Vec<IpNet>,
+    /// Whether URLs have to be signed, and how.
+    pub signed: Option<Signed>,
 }
 
 impl Access {
@@ -215,7 +254,7 @@ mod tests {
     #[test]
     fn deny_beats_allow() {
         let nets = |list: &[&str]| list.iter().map(|n| n.parse().unwrap()).collect::<Vec<IpNet>>();
-        let access = Access { allow: nets(&["10.0.0.0/8"]), deny: nets(&["10.1.0.0/16"]) };
+        let access = Access { allow: nets(&["10.0.0.0/8"]), deny: nets(&["10.1.0.0/16"]), signed: None };
         assert!(access.admits("10.2.0.1".parse().unwrap()));
         assert!(!access.admits("10.1.0.1".parse().unwrap()));
         assert!(!access.admits("192.0.2.1".parse().unwrap()));

@@ -55,12 +55,14 @@ pub(super) struct Fill {
 }
 
 /// An origin's answer and when it was asked and given.
-struct Answer {
-    response: Response<OriginBody>,
-    request_time: Millis,
-    response_time: Millis,
+pub(super) struct Answer {
+    /// GET, or a POST whose answer may stand for it.
+    pub(super) method: Method,
+    pub(super) response: Response<OriginBody>,
+    pub(super) request_time: Millis,
+    pub(super) response_time: Millis,
     /// The store's count when the origin was asked.
-    version: u64,
+    pub(super) version: u64,
 }
 
 impl Fill {
@@ -86,7 +88,7 @@ impl Fill {
                 let fwd_status = Some(answer.response.status().as_u16());
                 self.lead.flight.publish(Published::Stale { object: base, fwd_status });
             }
-            (Ok(answer), _) => self.filled(answer).await,
+            (Ok(answer), base) => self.filled(answer, base).await,
         }
     }
 
@@ -101,7 +103,8 @@ impl Fill {
         let mut response = self.admitted.treatment.origin.send(request).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
         framing::check(&mut response, reject_unknown)?;
-        Ok(Answer { response, request_time, response_time: self.edge.clock.now(), version })
+        let response_time = self.edge.clock.now();
+        Ok(Answer { method: Method::GET, response, request_time, response_time, version })
     }
 
     fn may_be_stale(&self, base: &Object) -> bool {
@@ -189,10 +192,20 @@ impl Fill {
     }
 
     /// A whole answer: shared and stored, or the leader's own.
-    async fn filled(mut self, answer: Answer) {
+    async fn filled(mut self, answer: Answer, base: Option<Arc<Object>>) {
         match self.accept(&answer) {
             Ok((head, deposit)) => self.stream(answer.response.into_body(), Arc::new(head), deposit).await,
             Err(why) => {
+                // What was stored is no longer what the origin says, so it is not served stale; unless this answer may
+                // be one client's own, or a failure.
+                let is_personal =
+                    [header::AUTHORIZATION, header::COOKIE].iter().any(|n| self.request.contains_key(n));
+                if let Some(base) = base
+                    && !is_personal
+                    && !answer.response.status().is_server_error()
+                {
+                    self.edge.store.invalidate(&base.head.key);
+                }
                 let key = self.admitted.key.hash();
                 let is_too_large = why == Unshared::TooLarge;
                 self.edge.collapse.mark_unshared(key, answer.response_time, is_too_large);
@@ -207,13 +220,13 @@ impl Fill {
     }
 
     /// Decides whether an answer is stored, and takes its room.
-    fn accept(&self, answer: &Answer) -> Result<(Head, Option<Deposit>), Unshared> {
+    pub(super) fn accept(&self, answer: &Answer) -> Result<(Head, Option<Deposit>), Unshared> {
         let policy = &self.admitted.treatment.policy;
         let status = answer.response.status();
         let mut headers = answer.response.headers().clone();
         ensure_date(&mut headers, answer.response_time);
         let exchange = Exchange {
-            method: &Method::GET,
+            method: &answer.method,
             request_headers: &self.request,
             status,
             response_headers: &headers,
@@ -224,7 +237,11 @@ impl Fill {
             // No range was asked for.
             return Err(Unshared::NotStored(storable::NotStored::Partial));
         }
-        let freshness = policy::decide(&exchange, policy).map_err(Unshared::NotStored)?;
+        let decision = match answer.method {
+            Method::POST => policy::decide_post(&exchange, policy, &self.admitted.as_target()),
+            _ => policy::decide(&exchange, policy),
+        };
+        let freshness = decision.map_err(Unshared::NotStored)?;
         storable::prepare(&mut headers, policy.set_cookie);
         let selecting = self.selecting(&headers).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
         let size = answer.response.body().size_hint();
@@ -254,7 +271,12 @@ impl Fill {
     }
 
     /// Streams the body to the followers and, once it is complete, stores it.
-    async fn stream(mut self, mut body: OriginBody, head: Arc<Head>, mut deposit: Option<Deposit>) {
+    pub(super) async fn stream(
+        mut self,
+        mut body: OriginBody,
+        head: Arc<Head>,
+        mut deposit: Option<Deposit>,
+    ) {
         let flight = self.lead.flight.clone();
         self.edge.collapse.mark_shared(head.key.hash(), &head.vary);
         flight.publish(Published::Streaming(head.clone(), deposit.is_some()));
@@ -349,7 +371,7 @@ async fn has_room(flight: &Flight) -> bool {
 }
 
 /// Statuses for which a stored response stands in (RFC 5861 §4).
-fn is_failure(status: StatusCode) -> bool {
+pub(super) fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 

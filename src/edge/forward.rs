@@ -11,7 +11,8 @@ use super::admit::Admitted;
 use super::body::Body;
 use super::interim;
 use super::respond::{cache_status, for_client, remove_all};
-use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, SURROGATE_CAPABILITY};
+use super::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::net::{RequestBody, RequestBodyError};
 use crate::object::Object;
 use crate::origin::{OriginBody, OriginError, OutBody, no_body};
@@ -85,6 +86,8 @@ impl Edge {
             let claimed: Vec<_> = headers.keys().filter(|name| tells_of_the_client(name)).cloned().collect();
             remove_all(headers, &claimed);
         }
+        // Never the client's: what a surrogate can do may change the answer, and is no part of the cache key.
+        headers.insert(&SURROGATE_CAPABILITY, self.surrogate_capability.clone());
         let scheme = admitted.scheme.as_str();
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
         append_to_line(headers, &X_FORWARDED_FOR, &client.peer.to_string());

@@ -77,7 +77,7 @@ impl Edge {
         let path = key::normalize_path(uri.path()).map_err(|e| malformed(e.to_string()))?;
         let site = self.sites.find(&host).ok_or_else(|| BadUrl::UnknownHost(url.to_owned()))?;
         let treatment = site.treatment(&http::Method::GET, &path);
-        let query = uri.query().and_then(|query| key::filter_query(query, &treatment.query));
+        let query = treatment.query_of(uri.query());
         let other = if scheme == Scheme::Http { Scheme::Https } else { Scheme::Http };
         let key = |scheme| CacheKey::new(scheme, &host, &path, query.as_deref());
         Ok(Located { site: site.name.clone(), keys: [key(scheme), key(other)] })

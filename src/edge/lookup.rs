@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use super::Edge;
 use super::admit::Admitted;
 use crate::object::Object;
 use crate::rules::directives::Directives;
 use crate::rules::freshness::State;
-use crate::rules::request;
 use crate::rules::time::Millis;
+use crate::rules::{language, request};
 use crate::store::Entry;
 
 /// What was found.
@@ -60,7 +60,7 @@ impl Edge {
 
 #[inline]
 fn judge(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
-    let found = find(entry, request, now);
+    let found = find(entry, admitted, request, now);
     if !admitted.treatment.policy.honor_request_cache_control {
         return found;
     }
@@ -86,9 +86,12 @@ fn judge(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: M
 }
 
 #[inline]
-fn find(entry: Option<&Entry>, request: &HeaderMap, now: Millis) -> Found {
+fn find(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
     let Some(entry) = entry else { return Found::Absent };
-    let Some(object) = entry.select(request) else { return Found::OtherVariant };
+    let Some(object) = entry.select(request) else {
+        let chosen = by_language(admitted, entry, request, now);
+        return chosen.map_or(Found::OtherVariant, Found::Fresh);
+    };
     if object.is_invalidated() {
         return Found::Revalidate(object.clone());
     }
@@ -97,4 +100,19 @@ fn find(entry: Option<&Entry>, request: &HeaderMap, now: Millis) -> Found {
         State::StaleWhileRevalidate => Found::Stale(object.clone()),
         State::MustRevalidate => Found::Revalidate(object.clone()),
     }
+}
+
+/// A fresh response that was stored for another Accept-Language and is this client's first choice all the same.
+fn by_language(admitted: &Admitted, entry: &Entry, request: &HeaderMap, now: Millis) -> Option<Arc<Object>> {
+    if !admitted.treatment.policy.accept_language_select {
+        return None;
+    }
+    let is_chosen = |object: &&Arc<Object>| {
+        let head = &object.head;
+        !object.is_invalidated()
+            && head.freshness.state(now) == State::Fresh
+            && language::selects(request, &head.headers)
+            && head.vary.matches_but_for(&header::ACCEPT_LANGUAGE, request, &head.variant)
+    };
+    entry.variants().iter().find(is_chosen).cloned()
 }

@@ -10,7 +10,7 @@ use super::admit::Admitted;
 use super::body::Body;
 use super::collapse::{Join, Lead};
 use super::config::RangeMiss;
-use super::fill::{Fill, Private, find_fresh};
+use super::fill::{Fill, Private, find_fresh, is_failure};
 use super::flight::{Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::interim::{self, relaying};
@@ -45,15 +45,23 @@ impl Edge {
             && (admitted.treatment.range_miss == RangeMiss::Forward && base.is_none()
                 || self.collapse.is_too_large(key, self.clock.now()))
         {
-            return self.forward_range(admitted, parts, fwd).await;
+            return match self.count_miss(admitted) {
+                Ok(()) => self.forward_range(admitted, parts, fwd).await,
+                Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
+            };
         }
         let mut base = base;
+        let mut is_counted = false;
         for attempt in 0..=ATTEMPTS {
             let is_alone = attempt == ATTEMPTS || self.collapse.is_unshared(key, self.clock.now());
             let join = if is_alone {
                 Ok(Join::Lead(Lead::alone()))
             } else {
-                self.collapse.join(key, &parts.headers, || find_fresh(self, &admitted.key, &parts.headers))
+                // What the request itself wants validated is not found again.
+                let is_news =
+                    |found: &Arc<Object>| base.as_ref().is_none_or(|base| !Arc::ptr_eq(base, found));
+                let find = || find_fresh(self, &admitted.key, &parts.headers).filter(is_news);
+                self.collapse.join(key, &parts.headers, find)
             };
             let (reader, flight, private, relay) = match join {
                 Err(found) => {
@@ -62,6 +70,12 @@ impl Edge {
                 }
                 Ok(Join::Follow(flight)) => (flight.join(), flight, None, None),
                 Ok(Join::Lead(lead)) => {
+                    // Who follows causes no request; who leads again has been counted.
+                    if !std::mem::replace(&mut is_counted, true)
+                        && let Err(refusal) = self.count_miss(admitted)
+                    {
+                        return self.refused(parts, &refusal, &CacheStatus::default());
+                    }
                     let flight = lead.flight.clone();
                     // Joined before the fetch begins, which would find nobody to fetch for.
                     let reader = flight.join();
@@ -237,13 +251,14 @@ impl Edge {
             })
             .await;
         self.answer_condition(parts, &mut response);
-        if outcome == Outcome::Error
+        if (outcome == Outcome::Error || is_failure(response.status()))
             && let Some(base) = base
             && !base.is_invalidated()
             && base.head.freshness.may_serve_on_error(self.clock.now())
         {
-            let response = self.stale(admitted, parts, &base, Some((Fwd::Stale, None)), "stale-if-error");
-            return (Outcome::HitStale, response);
+            let fwd_status = (outcome != Outcome::Error).then(|| response.status().as_u16());
+            let fwd = Some((Fwd::Stale, fwd_status));
+            return (Outcome::HitStale, self.stale(admitted, parts, &base, fwd, "stale-if-error"));
         }
         (outcome, response)
     }

@@ -35,10 +35,13 @@ mod lookup;
 mod malformed;
 mod metrics;
 mod miss;
+mod misses;
+mod post;
 mod record;
 mod refusal;
 mod respond;
 mod route;
+mod signed;
 mod sites;
 
 use std::sync::Arc;
@@ -64,6 +67,7 @@ use admit::Admitted;
 use collapse::Collapse;
 use config::Config;
 use lookup::Found;
+use misses::Misses;
 use record::{Asked, Record};
 use refusal::{Reason, Refusal};
 use respond::Serving;
@@ -74,8 +78,11 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const LARDER_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("larder-cdn-cache-control");
 const LARDER_DEBUG: HeaderName = HeaderName::from_static("larder-debug");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -86,8 +93,10 @@ pub struct Edge {
     sites: Sites,
     routes: Routes,
     via: HeaderValue,
+    surrogate_capability: HeaderValue,
     store: Arc<Store>,
     collapse: Arc<Collapse>,
+    misses: Misses,
     clock: Clock,
     metrics: EdgeMetrics,
     access_log: AccessLog,
@@ -123,12 +132,15 @@ impl Edge {
     ) -> Arc<Self> {
         let names = config.sites.iter().map(|site| site.name.clone()).collect();
         let via = HeaderValue::try_from(format!("1.1 {}", config.node));
+        let capability = HeaderValue::try_from(format!("{}=\"Surrogate/1.0\"", config.node));
         Arc::new(Self {
             sites: Sites::new(&config.sites),
             routes: Routes::new(workers),
             via: via.unwrap_or(HeaderValue::from_static("1.1 larder")),
+            surrogate_capability: capability.unwrap_or(HeaderValue::from_static("larder=\"Surrogate/1.0\"")),
             store,
             collapse: Collapse::new(),
+            misses: Misses::default(),
             clock,
             metrics: EdgeMetrics::new(workers, names),
             access_log,
@@ -240,10 +252,12 @@ impl Edge {
             step => step,
         };
         match step {
-            // What was loaded is judged, not looked up again.
             Step::Load => self.fetch(&admitted, parts, None, Fwd::UriMiss).await,
             Step::Pass(fwd) => self.forward(&admitted, parts, body, fwd).await,
-            Step::Head(base) => self.head(&admitted, parts, base).await,
+            Step::Head(base) => match self.count_miss(&admitted) {
+                Ok(()) => self.head(&admitted, parts, base).await,
+                Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
+            },
             Step::Hit(object) => (Outcome::Hit, self.hit(&admitted, parts, &object, self.clock.now())),
             Step::HitStale(object) => {
                 let detail = "stale-revalidating";
@@ -313,10 +327,11 @@ impl Edge {
         (outcome, refusal.response(&self.config.node, &status, request))
     }
 
-    /// A request of the client's own: streamed both ways; an unsafe one invalidates.
+    /// A request of the client's own: streamed both ways; an unsafe one invalidates, and the answer to a POST may be
+    /// kept.
     async fn forward(
-        &self,
-        admitted: &Admitted,
+        self: &Arc<Self>,
+        admitted: &Arc<Admitted>,
         parts: &Parts,
         body: RequestBody,
         fwd: Fwd,
@@ -325,6 +340,7 @@ impl Edge {
             return (Outcome::Pass, self.options_of_the_node());
         }
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
+        let request_time = self.clock.now();
         match self.pass(admitted, parts, body).await {
             Ok(mut response) => {
                 let reject = admitted.treatment.reject_unknown_transfer_coding;
@@ -335,7 +351,11 @@ impl Edge {
                     self.invalidate(admitted, response.headers());
                 }
                 let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
-                (Outcome::Pass, self.passed(admitted, response, &status))
+                let response = match self.keep_post(admitted, parts, response, request_time, &status) {
+                    Ok(kept) => kept,
+                    Err(response) => self.passed(admitted, *response, &status),
+                };
+                (Outcome::Pass, response)
             }
             Err((code, error)) => self.unanswered(parts, &error, code, &status),
         }

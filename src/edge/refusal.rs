@@ -34,6 +34,10 @@ pub(super) enum Reason {
     UnknownHost,
     /// The site keeps this address out.
     AccessDenied,
+    /// The URL has to be signed and is not, or no longer.
+    Signature,
+    /// The client has caused too many misses.
+    TooManyMisses,
     /// The request has passed this node before.
     Loop,
     /// The origin gave no answer.
@@ -53,7 +57,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::BadHost,
         Self::HostMismatch,
         Self::Userinfo,
@@ -66,6 +70,8 @@ impl Reason {
         Self::BodyTooLarge,
         Self::UnknownHost,
         Self::AccessDenied,
+        Self::Signature,
+        Self::TooManyMisses,
         Self::Loop,
         Self::Origin,
         Self::OnlyIfCached,
@@ -91,6 +97,8 @@ impl Reason {
             Self::BodyTooLarge => "body-too-large",
             Self::UnknownHost => "unknown-host",
             Self::AccessDenied => "access-denied",
+            Self::Signature => "signature",
+            Self::TooManyMisses => "too-many-misses",
             Self::Loop => "loop",
             Self::Origin => "origin",
             Self::OnlyIfCached => "only-if-cached",
@@ -105,7 +113,9 @@ impl Reason {
     /// The error type of RFC 9209 §2.3 for refusals.
     fn proxy_status(self) -> &'static str {
         match self {
-            Self::AccessDenied | Self::PurgeDenied | Self::Method => "http_request_denied",
+            Self::AccessDenied | Self::PurgeDenied | Self::Method | Self::Signature | Self::TooManyMisses => {
+                "http_request_denied"
+            }
             Self::Loop => "proxy_loop_detected",
             Self::UnknownHost => "destination_not_found",
             _ => "http_request_error",

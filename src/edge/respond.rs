@@ -108,6 +108,10 @@ const OF_THE_BODY: [header::HeaderName; 5] = [
     header::CONTENT_RANGE,
 ];
 
+/// Fields that speak to caches like this one (RFC 9213), and not to clients.
+const TARGETED: [header::HeaderName; 3] =
+    [super::LARDER_CDN_CACHE_CONTROL, super::CDN_CACHE_CONTROL, super::SURROGATE_CONTROL];
+
 fn answer(
     serving: &Serving<'_>,
     head: &Head,
@@ -155,7 +159,8 @@ fn answer(
 /// Conditions first, then ranges (RFC 9110 §13.2.2); both only where the answer would be a 200.
 fn select(serving: &Serving<'_>, head: &Head, length: Option<u64>) -> Selected {
     let request = serving.request;
-    if head.status != StatusCode::OK {
+    // The conditions of other methods are about the state before them, and the origin has judged them.
+    if head.status != StatusCode::OK || !matches!(request.method, Method::GET | Method::HEAD) {
         return Selected::Whole;
     }
     if serving.admitted.fields.has_conditions {
@@ -207,7 +212,7 @@ pub(super) fn remove_all(headers: &mut HeaderMap, names: &[header::HeaderName]) 
 pub(super) fn for_client(headers: &mut HeaderMap, admitted: &Admitted) {
     let treatment = &admitted.treatment;
     if treatment.strip_targeted {
-        headers.remove(&super::CDN_CACHE_CONTROL);
+        remove_all(headers, &TARGETED);
     }
     if admitted.client.is_https
         && let Some(hsts) = &admitted.site.hsts

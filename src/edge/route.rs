@@ -54,6 +54,17 @@ impl Route {
         Self { site, treatment, key, scheme, host_at, path_at, sent: Mutex::default() }
     }
 
+    /// The normalised host.
+    pub(super) fn host(&self) -> &str {
+        &self.key.canonical()[self.host_at..self.path_at]
+    }
+
+    /// The normalised path.
+    pub(super) fn path(&self) -> &str {
+        let target = &self.key.canonical()[self.path_at..];
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
     /// The head of a whole hit: made by `make`, or a copy of what that made in this second.
     pub(super) fn head_of(
         &self,

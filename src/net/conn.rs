@@ -20,8 +20,10 @@ use super::activity::{Activity, Expired};
 use super::body::{Answering, Ending, RequestBody};
 use super::http1_io::Http1Io;
 use super::io::TrackedIo;
+use super::limits::Permit;
 use super::listener::Server;
 use super::metrics::End;
+use super::proxy_protocol::{self, Addresses};
 use super::{ConnInfo, Handler, Phase};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -45,17 +47,56 @@ enum Protocol {
     Http2,
 }
 
+/// As [`serve`], on a port where a trusted proxy first tells whom it connects for.
+pub(super) async fn serve_proxied<H: Handler>(
+    server: Arc<Server<H>>,
+    mut stream: TcpStream,
+    permit: &mut Permit,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    phase: watch::Receiver<Phase>,
+) {
+    let Some(mut info) = ends_of(&stream) else { return };
+    let mut drains = phase.clone();
+    let header = async {
+        tokio::select! {
+            header = proxy_protocol::read(&mut stream) => Some(header),
+            _ = drains.changed() => None,
+        }
+    };
+    match timeout(server.limits.header_timeout, header).await {
+        Ok(Some(Ok(Some(Addresses { source, destination })))) => {
+            (info.peer, info.local) = (source, destination);
+        }
+        Ok(Some(Ok(None))) => info.is_anonymous = true,
+        Ok(Some(Err(error))) => {
+            tracing::debug!(%error, "a connection without a PROXY protocol header");
+            return server.metrics.ended(End::Proxy);
+        }
+        Ok(None) => return,
+        Err(_) => return server.metrics.ended(End::Expired(Expired::Header)),
+    }
+    if let Err(refused) = permit.assign(info.peer.ip()) {
+        return server.metrics.ended(End::Refused(refused));
+    }
+    serve(server, stream, info, tls, phase).await;
+}
+
+/// Both ends of a connection on which nothing was said yet.
+pub(super) fn ends_of(stream: &TcpStream) -> Option<ConnInfo> {
+    let (peer, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
+    Some(ConnInfo::new(peer, local, ""))
+}
+
 /// Serves a connection to its end. What is large is boxed where it begins: an `async fn` keeps room
 /// for all its branches and for every move, and an idle connection would carry that.
 pub(super) async fn serve<H: Handler>(
     server: Arc<Server<H>>,
     stream: TcpStream,
+    info: ConnInfo,
     tls: Option<tokio_rustls::TlsAcceptor>,
     phase: watch::Receiver<Phase>,
 ) {
-    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let header_timeout = server.limits.header_timeout;
-    let info = ConnInfo::new(peer, local, "");
     let activity = info.activity.clone();
     let Some(acceptor) = tls else {
         let mut drains = phase.clone();

@@ -207,12 +207,7 @@ mod tests {
 
         type Answer = std::future::Ready<Response<Self::Body>>;
 
-        fn handle(
-            &self,
-            _: Request<RequestBody>,
-            _: &Arc<ConnInfo>,
-            _: std::time::Instant,
-        ) -> Self::Answer {
+        fn handle(&self, _: Request<RequestBody>, _: &Arc<ConnInfo>, _: std::time::Instant) -> Self::Answer {
             std::future::ready(Response::default())
         }
 

@@ -45,20 +45,13 @@ impl Connections {
             return Err(Refused::Total);
         }
         let mut permit = Permit { connections: self.clone(), client: None };
-        if self.exempt.iter().any(|net| net.contains(&peer)) {
-            return Ok(permit);
-        }
-        let client = client_of(peer);
-        let mut by_client = self.by_client.lock();
-        let count = by_client.entry(client).or_insert(0);
-        if *count >= self.max_per_client {
-            // The permit's drop gives the total back; it must not find the lock taken.
-            drop(by_client);
-            return Err(Refused::Client);
-        }
-        *count += 1;
-        permit.client = Some(client);
+        permit.assign(peer)?;
         Ok(permit)
+    }
+
+    /// Whether connections of this peer stand for many clients.
+    pub(super) fn is_exempt(&self, peer: IpAddr) -> bool {
+        self.exempt.iter().any(|net| net.contains(&peer))
     }
 
     /// Open connections now.
@@ -69,6 +62,25 @@ impl Connections {
     /// The limit on all.
     pub fn max(&self) -> usize {
         self.max
+    }
+}
+
+impl Permit {
+    /// Counts the connection for this client, if it is for none yet and the client is not exempt.
+    pub(super) fn assign(&mut self, client: IpAddr) -> Result<(), Refused> {
+        if self.client.is_some() || self.connections.is_exempt(client) {
+            return Ok(());
+        }
+        let client = client_of(client);
+        let mut by_client = self.connections.by_client.lock();
+        let count = by_client.entry(client).or_insert(0);
+        if *count >= self.connections.max_per_client {
+            return Err(Refused::Client);
+        }
+        *count += 1;
+        drop(by_client);
+        self.client = Some(client);
+        Ok(())
     }
 }
 
@@ -86,8 +98,10 @@ impl Drop for Permit {
     }
 }
 
+/// What limits by client count: an IPv4 address or an IPv6 /64.
+///
 /// One IPv6 subscriber has a /64 at least; counting single addresses would count nothing.
-fn client_of(peer: IpAddr) -> IpAddr {
+pub fn client_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => {
@@ -108,10 +122,13 @@ mod tests {
         let a = connections.acquire(ip("2001:db8::1")).unwrap();
         let _b = connections.acquire(ip("2001:db8::2")).unwrap();
         assert_eq!(connections.acquire(ip("2001:db8::3")).unwrap_err(), Refused::Client);
-        let _c = connections.acquire(ip("10.1.1.1")).unwrap();
+        let mut proxied = connections.acquire(ip("10.1.1.1")).unwrap();
         assert_eq!(connections.acquire(ip("192.0.2.1")).unwrap_err(), Refused::Total);
+        proxied.assign(ip("2001:db8::4")).unwrap_err();
+        proxied.assign(ip("192.0.2.1")).unwrap();
+        drop(proxied);
         drop(a);
-        assert_eq!(connections.open(), 2);
+        assert_eq!(connections.open(), 1);
         assert!(connections.acquire(ip("2001:db8::9")).is_ok());
         assert_eq!(connections.by_client.lock().len(), 1);
     }

@@ -30,6 +30,22 @@ pub struct ListenConfig {
     pub address: SocketAddr,
     /// Whether TLS is spoken there.
     pub tls: bool,
+    /// Whether every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+impl ListenConfig {
+    /// HTTP and nothing below it.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: false, proxy_protocol: false }
+    }
+}
+
+/// What is spoken below HTTP.
+#[derive(Clone, Copy, Debug, Default)]
+struct Layers {
+    tls: bool,
+    proxy_protocol: bool,
 }
 
 /// A port that is listened on, by every worker with a socket of its own.
@@ -39,6 +55,7 @@ pub struct Bound {
     pub address: SocketAddr,
     /// Whether TLS is spoken there.
     pub tls: bool,
+    proxy_protocol: bool,
     sockets: Vec<std::net::TcpListener>,
 }
 
@@ -83,7 +100,7 @@ fn bind_one(config: &ListenConfig, workers: usize) -> io::Result<Bound> {
     for _ in 1..workers {
         sockets.push(socket(address, true)?);
     }
-    Ok(Bound { address, tls: config.tls, sockets })
+    Ok(Bound { address, tls: config.tls, proxy_protocol: config.proxy_protocol, sockets })
 }
 
 fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
@@ -104,7 +121,7 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpList
 /// A socket on its way from the worker that accepted it to the one that serves it.
 struct Accepted {
     stream: std::net::TcpStream,
-    tls: bool,
+    layers: Layers,
     counted: Counted,
 }
 
@@ -126,7 +143,7 @@ pub struct Server<H> {
     tls: Option<TlsAcceptor>,
     workers: Vec<WorkerPort>,
     inboxes: parking_lot::Mutex<Vec<Option<mpsc::Receiver<Accepted>>>>,
-    sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, bool)>>>,
+    sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, Layers)>>>,
 }
 
 impl<H: Handler> Server<H> {
@@ -148,8 +165,9 @@ impl<H: Handler> Server<H> {
             .unzip();
         let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         for listener in bound {
+            let layers = Layers { tls: listener.tls, proxy_protocol: listener.proxy_protocol };
             for (worker, socket) in listener.sockets.into_iter().enumerate() {
-                sockets[worker].push((socket, listener.tls));
+                sockets[worker].push((socket, layers));
             }
         }
         Arc::new(Self {
@@ -174,9 +192,16 @@ impl<H: Handler> Server<H> {
         // Every connection holds a clone; when the last is gone, `drained` ends.
         let (alive, mut drained) = mpsc::channel::<()>(1);
         let mut loops = Vec::new();
-        let accept = Accept { server: self.clone(), worker, listener: 0, tls: false, alive, phase: local };
-        for (listener, (socket, tls)) in sockets.into_iter().enumerate() {
-            let accept = Accept { listener, tls, ..accept.clone() };
+        let accept = Accept {
+            server: self.clone(),
+            worker,
+            listener: 0,
+            layers: Layers::default(),
+            alive,
+            phase: local,
+        };
+        for (listener, (socket, layers)) in sockets.into_iter().enumerate() {
+            let accept = Accept { listener, layers, ..accept.clone() };
             loops.push(tokio::spawn(accept.run(TcpListener::from_std(socket)?)));
         }
         let mut phase = phase;
@@ -184,7 +209,7 @@ impl<H: Handler> Server<H> {
             tokio::select! {
                 Some(accepted) = inbox.recv() => {
                     if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                        accept.serve(stream, accepted.tls, accepted.counted);
+                        accept.serve(stream, accepted.layers, accepted.counted);
                     }
                 }
                 changed = phase.changed() => {
@@ -201,7 +226,7 @@ impl<H: Handler> Server<H> {
         }
         while let Ok(accepted) = inbox.try_recv() {
             if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                accept.serve(stream, accepted.tls, accepted.counted);
+                accept.serve(stream, accepted.layers, accepted.counted);
             }
         }
         drop(accept);
@@ -225,7 +250,7 @@ struct Accept<H> {
     server: Arc<Server<H>>,
     worker: usize,
     listener: usize,
-    tls: bool,
+    layers: Layers,
     alive: mpsc::Sender<()>,
     phase: watch::Receiver<Phase>,
 }
@@ -261,6 +286,10 @@ impl<H: Handler> Accept<H> {
 
     fn take(&self, stream: TcpStream, peer: SocketAddr) {
         self.server.metrics.accepted();
+        if self.layers.proxy_protocol && !self.server.connections.is_exempt(peer.ip()) {
+            // Anybody could claim to be anybody.
+            return self.server.metrics.ended(End::Proxy);
+        }
         let counted = match self.server.connections.acquire(peer.ip()) {
             Ok(permit) => (permit, self.server.metrics.opened(self.listener)),
             Err(refused) => return self.server.metrics.ended(End::Refused(refused)),
@@ -269,16 +298,16 @@ impl<H: Handler> Accept<H> {
         match self.less_loaded() {
             Some(other) => {
                 let Ok(stream) = stream.into_std() else { return };
-                let accepted = Accepted { stream, tls: self.tls, counted };
+                let accepted = Accepted { stream, layers: self.layers, counted };
                 if let Err(refused) = self.server.workers[other].inbox.try_send(accepted) {
                     // Its inbox is full or its thread is gone: serve it here.
                     let accepted = refused.into_inner();
                     if let Ok(stream) = TcpStream::from_std(accepted.stream) {
-                        self.serve(stream, accepted.tls, accepted.counted);
+                        self.serve(stream, accepted.layers, accepted.counted);
                     }
                 }
             }
-            None => self.serve(stream, self.tls, counted),
+            None => self.serve(stream, self.layers, counted),
         }
     }
 
@@ -293,15 +322,20 @@ impl<H: Handler> Accept<H> {
         (open(least) + IMBALANCE + open(least) / 4 < mine).then_some(least)
     }
 
-    fn serve(&self, stream: TcpStream, tls: bool, counted: Counted) {
-        let tls = if tls { self.server.tls.clone() } else { None };
+    fn serve(&self, stream: TcpStream, layers: Layers, counted: Counted) {
+        let tls = if layers.tls { self.server.tls.clone() } else { None };
         let (server, phase) = (self.server.clone(), self.phase.clone());
         let (alive, worker) = (self.alive.clone(), self.worker);
         server.workers[worker].open.fetch_add(1, Relaxed);
         tokio::spawn(async move {
             let leave = Leave { server: server.clone(), worker };
-            conn::serve(server, stream, tls, phase).await;
-            drop((leave, counted, alive));
+            let (mut permit, open) = counted;
+            if layers.proxy_protocol {
+                Box::pin(conn::serve_proxied(server, stream, &mut permit, tls, phase)).await;
+            } else if let Some(info) = conn::ends_of(&stream) {
+                conn::serve(server, stream, info, tls, phase).await;
+            }
+            drop((leave, permit, open, alive));
         });
     }
 }

@@ -14,8 +14,17 @@ use super::activity::Expired;
 use super::limits::Refused;
 use crate::telemetry::{Cells, encode_cells, encode_gauge};
 
-const ENDS: [&str; 8] =
-    ["header_timeout", "idle_timeout", "write_stall", "linger", "protocol", "tls", "limit", "client_limit"];
+const ENDS: [&str; 9] = [
+    "header_timeout",
+    "idle_timeout",
+    "write_stall",
+    "linger",
+    "protocol",
+    "tls",
+    "limit",
+    "client_limit",
+    "proxy_protocol",
+];
 const HANDSHAKES: [(&str, &str); 4] = [("1.2", "false"), ("1.2", "true"), ("1.3", "false"), ("1.3", "true")];
 const ACCEPTED: usize = ENDS.len() + HANDSHAKES.len();
 
@@ -49,6 +58,8 @@ pub(super) enum End {
     Refused(Refused),
     Protocol,
     Tls,
+    /// No PROXY protocol header where there has to be one, or from somebody who is not trusted.
+    Proxy,
 }
 
 impl NetMetrics {
@@ -80,6 +91,7 @@ impl NetMetrics {
             End::Tls => 5,
             End::Refused(Refused::Total) => 6,
             End::Refused(Refused::Client) => 7,
+            End::Proxy => 8,
         };
         self.cells.add(cell, 1);
     }

@@ -15,6 +15,7 @@ mod io;
 mod limits;
 mod listener;
 mod metrics;
+pub mod proxy_protocol;
 mod tls;
 
 use std::future::Future;
@@ -27,7 +28,7 @@ use http::{Request, Response, StatusCode, Version};
 use activity::Activity;
 pub use body::{RequestBody, RequestBodyError};
 pub use interim::Interim;
-pub use limits::Connections;
+pub use limits::{Connections, client_of};
 pub use listener::{BindError, Bound, ListenConfig, Server, bind};
 pub use metrics::NetMetrics;
 pub use tls::{CertificateFiles, TlsError, load_certificates, server_config};
@@ -69,12 +70,14 @@ pub struct ConnInfo {
     /// The TLS version, e.g. `TLSv1_3`; empty on a plain connection.
     pub tls: &'static str,
     activity: Arc<Activity>,
+    /// The other end is a proxy that did not say whom it connects for, so nothing on it tells of a client.
+    pub is_anonymous: bool,
 }
 
 impl ConnInfo {
     /// A connection on which nothing has happened yet.
     pub fn new(peer: SocketAddr, local: SocketAddr, tls: &'static str) -> Self {
-        Self { peer, local, tls, activity: Arc::new(Activity::new()) }
+        Self { peer, local, tls, activity: Arc::new(Activity::new()), is_anonymous: false }
     }
 
     /// Sends interim responses before the final one of the request that is being handled; `None` where

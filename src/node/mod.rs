@@ -163,14 +163,11 @@ impl Node {
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
         edge.let_debug(control.debug_right());
-        let admin_tls = match &config.admin.certificate {
-            Some(files) => Some(net::server_config(&net::load_certificates(std::slice::from_ref(files))?)?),
-            None => None,
-        };
+        let admin_tls = admin_tls(&config)?;
         let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
-        let scrapers = config.metrics.map(|address| {
-            listener(control.scrapers(), &config, &ListenConfig { address, tls: false }, None)
-        });
+        let scrapers = config
+            .metrics
+            .map(|address| listener(control.scrapers(), &config, &ListenConfig::plain(address), None));
         let data = Server::new(edge, config.limits.clone(), bound, tls, connections, net_metrics, workers);
         Ok(Self {
             data,
@@ -324,6 +321,12 @@ fn listener(
     let metrics = NetMetrics::new(0, &bound);
     let server = Server::new(handler, config.limits.clone(), bound, tls, connections, metrics, 1);
     Ok(Listener { server, address, tls: listen.tls })
+}
+
+fn admin_tls(config: &Config) -> Result<Option<Arc<rustls::ServerConfig>>, TlsError> {
+    let Some(files) = &config.admin.certificate else { return Ok(None) };
+    let certificates = net::load_certificates(std::slice::from_ref(files))?;
+    net::server_config(&certificates).map(Some)
 }
 
 async fn sweep(origins: Vec<Arc<Origin>>) {

@@ -28,6 +28,7 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
             origin: origin.clone(),
             policy: config.policy.clone(),
             query: config.query.clone(),
+            misses_per_client: config.misses_per_client,
             range_miss: config.range_miss,
             reject_unknown_transfer_coding: config.reject_unknown_transfer_coding,
             max_variants: config.max_variants,

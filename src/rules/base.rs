@@ -15,7 +15,8 @@
 //! | Age, Vary | are handled by `freshness` and `vary` |
 //! | Last-Modified | has a heuristic without a limit |
 //!
-//! What remains should never differ, and a property test says so; if it does, the shorter lifetime wins.
+//! What remains should never differ, and property tests say so (`tests`); if it does, the shorter lifetime
+//! wins.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -8,6 +8,8 @@
 //! windows             this file         stale-while-revalidate, stale-if-error
 //! ```
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::{
@@ -63,6 +65,8 @@ pub struct SitePolicy {
     pub vary_pass: Vec<HeaderName>,
     /// See [`super::language`].
     pub accept_language_select: bool,
+    /// What this cache is called in Surrogate-Capability; see [`super::targeted`].
+    pub surrogate: Arc<str>,
 }
 
 impl Default for SitePolicy {
@@ -83,6 +87,7 @@ impl Default for SitePolicy {
             cache_post: false,
             vary_pass: vec![header::COOKIE, header::USER_AGENT],
             accept_language_select: false,
+            surrogate: "larder".into(),
         }
     }
 }
@@ -137,7 +142,7 @@ pub fn decide_post(
     if !invalidate::content_location_is_target(target, exchange.response_headers) {
         return Err(NotStored::ContentLocation);
     }
-    let deciding = targeted::decide(exchange.response_headers);
+    let deciding = targeted::decide(exchange.response_headers, &site.surrogate);
     if lifetime::of_origin(exchange, &deciding).kind != Kind::Explicit {
         return Err(NotStored::NoFreshness);
     }
@@ -145,7 +150,7 @@ pub fn decide_post(
 }
 
 fn decide_understood(exchange: &Exchange<'_>, site: &SitePolicy) -> Result<Freshness, NotStored> {
-    let deciding = targeted::decide(exchange.response_headers);
+    let deciding = targeted::decide(exchange.response_headers, &site.surrogate);
     storable::check(exchange, &deciding.directives, site)?;
     let mut lifetime = lifetime::of_origin(exchange, &deciding);
     let opinion = base::opinion(exchange, &deciding);

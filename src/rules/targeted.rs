@@ -47,16 +47,17 @@ pub struct Deciding {
     pub field: Field,
 }
 
-/// Picks the deciding field of a response (RFC 9213 §2.2).
+/// Picks the deciding field of a response (RFC 9213 §2.2). `surrogate` is what this cache calls itself in
+/// Surrogate-Capability, and what directives of Surrogate-Control name when they mean it.
 #[must_use]
-pub fn decide(headers: &HeaderMap) -> Deciding {
+pub fn decide(headers: &HeaderMap, surrogate: &str) -> Deciding {
     for field in [Field::LarderCdnCacheControl, Field::CdnCacheControl] {
         if let Some(directives) = dictionary(headers, field.as_str()) {
             return Deciding { directives, field };
         }
     }
     let cache_control = Directives::parse(headers);
-    if let Some(mut directives) = surrogate(headers) {
+    if let Some(mut directives) = surrogate_control(headers, surrogate) {
         directives.private |= cache_control.private;
         return Deciding { directives, field: Field::SurrogateControl };
     }
@@ -121,25 +122,39 @@ fn delta(value: Option<&BareItem>) -> Delta {
 
 /// Surrogate-Control (W3C note "Edge Architecture", 2001): `max-age=N[+M]`, `no-store`, `content="..."`, each with an
 /// optional `;target`. `None` when nothing in it concerns storage, so that `content="ESI/1.0"` alone decides nothing.
-fn surrogate(headers: &HeaderMap) -> Option<Directives> {
+fn surrogate_control(headers: &HeaderMap, surrogate: &str) -> Option<Directives> {
     let value = fields::combined(headers, "surrogate-control")?;
     let mut directives = Directives::default();
+    let mut of_all = None;
+    let mut of_this = None;
     for element in fields::elements(&value) {
         let mut parts = element.splitn(2, |&b| b == b';');
         let directive = fields::trim(parts.next().unwrap_or_default());
-        // A lifetime meant for another surrogate is not ours; a prohibition is heeded whoever it is meant for.
-        let targeted = parts.next().is_some();
+        let target = parts.next().map(fields::trim);
         let (name, argument) = match directive.iter().position(|&b| b == b'=') {
-            Some(at) => (fields::trim(&directive[..at]), fields::trim(&directive[at + 1..])),
+            Some(at) => (&directive[..at], &directive[at + 1..]),
             None => (directive, &[][..]),
         };
-        if name.eq_ignore_ascii_case(b"no-store") || name.eq_ignore_ascii_case(b"no-store-remote") {
+        let named = fields::trim(name);
+        if named.eq_ignore_ascii_case(b"no-store") || named.eq_ignore_ascii_case(b"no-store-remote") {
+            // A prohibition is heeded whoever it is meant for.
             directives.no_store = true;
-        } else if name.eq_ignore_ascii_case(b"max-age") && !targeted && directives.max_age.is_none() {
-            let (lifetime, extension) = surrogate_max_age(argument);
-            directives.max_age = Some(lifetime);
-            directives.stale_while_revalidate = extension;
+        } else if named.eq_ignore_ascii_case(b"max-age") {
+            // As in Cache-Control, whitespace beside "=" is malformed.
+            let lifetime = if named == name { surrogate_max_age(argument) } else { (Delta::Invalid, None) };
+            match target {
+                None => of_all.get_or_insert(lifetime),
+                Some(target) if target.eq_ignore_ascii_case(surrogate.as_bytes()) => {
+                    of_this.get_or_insert(lifetime)
+                }
+                // A lifetime meant for another surrogate is not ours.
+                Some(_) => continue,
+            };
         }
+    }
+    if let Some((lifetime, extension)) = of_this.or(of_all) {
+        directives.max_age = Some(lifetime);
+        directives.stale_while_revalidate = extension;
     }
     (directives.no_store || directives.max_age.is_some()).then_some(directives)
 }

@@ -1,5 +1,7 @@
 //! Properties that hold across the modules: nothing panics, and nothing is stored that RFC 9111 forbids.
 
+mod differential;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::{collection::vec, prelude::*};
 
@@ -223,7 +225,7 @@ proptest! {
     fn nothing_forbidden_is_stored(asked in soup(), answer in response(), status in status(), site in site()) {
         let Ok(freshness) = policy::decide(&exchange(&asked, status, &answer, 0, 1_780_000_000_000), &site) else { return Ok(()) };
         prop_assert!(status.as_u16() >= 200 && status != StatusCode::NOT_MODIFIED);
-        let deciding = targeted::decide(&answer);
+        let deciding = targeted::decide(&answer, "larder");
         let name = deciding.field.as_str();
         prop_assert!(!mentions(&answer, name, "no-store") || deciding.directives.must_understand);
         if deciding.field == targeted::Field::CacheControl {
@@ -258,7 +260,7 @@ proptest! {
     #[test]
     fn the_base_policy_agrees(asked in soup(), answer in response(), received in 0..4_000_000_000_000_i64) {
         let exchange = exchange(&asked, StatusCode::OK, &answer, received, received);
-        let deciding = targeted::decide(&answer);
+        let deciding = targeted::decide(&answer, "larder");
         let site = SitePolicy { set_cookie: SetCookie::Store, ..SitePolicy::default() };
         if super::storable::check(&exchange, &deciding.directives, &site).is_err() {
             return Ok(());

@@ -71,27 +71,25 @@ impl VaryRule {
     /// can imitate another field's.
     pub fn write_key(&self, request: &HeaderMap, out: &mut Vec<u8>) {
         for name in &self.0 {
-            if name == header::ACCEPT_ENCODING {
-                match encoding::normalize(request) {
-                    Some(codings) => frame(out, |out| out.extend_from_slice(codings.as_bytes())),
-                    None => out.push(0),
-                }
-                continue;
-            }
-            let lines = request.get_all(name);
-            if lines.iter().next().is_none() {
-                out.push(0);
-                continue;
-            }
-            let lower_case = name == header::ACCEPT_LANGUAGE;
-            frame(out, |out| {
-                let start = out.len();
-                write_canonical(lines.iter(), out);
-                if lower_case {
-                    out[start..].make_ascii_lowercase();
-                }
-            });
+            write_field(name, request, out);
         }
+    }
+
+    /// Whether a request has the values of a variant in all listed fields but this one, which is listed too.
+    #[must_use]
+    pub fn matches_but_for(&self, ignored: &HeaderName, request: &HeaderMap, variant: &VariantKey) -> bool {
+        let mut stored = variant.as_bytes();
+        let mut value = Vec::new();
+        for name in &self.0 {
+            let Some((field, rest)) = split_frame(stored) else { return false };
+            stored = rest;
+            value.clear();
+            write_field(name, request, &mut value);
+            if name != ignored && value != field {
+                return false;
+            }
+        }
+        stored.is_empty() && self.0.contains(ignored)
     }
 }
 
@@ -107,6 +105,39 @@ impl VariantKey {
     pub fn from_bytes(bytes: &[u8]) -> Self {
         VariantKey(bytes.into())
     }
+}
+
+fn write_field(name: &HeaderName, request: &HeaderMap, out: &mut Vec<u8>) {
+    if name == header::ACCEPT_ENCODING {
+        match encoding::normalize(request) {
+            Some(codings) => frame(out, |out| out.extend_from_slice(codings.as_bytes())),
+            None => out.push(0),
+        }
+        return;
+    }
+    let lines = request.get_all(name);
+    if lines.iter().next().is_none() {
+        out.push(0);
+        return;
+    }
+    let lower_case = name == header::ACCEPT_LANGUAGE;
+    frame(out, |out| {
+        let start = out.len();
+        write_canonical(lines.iter(), out);
+        if lower_case {
+            out[start..].make_ascii_lowercase();
+        }
+    });
+}
+
+/// The first field of a key, with its frame, and the others.
+fn split_frame(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = match key {
+        [0, ..] => 1,
+        [1, a, b, c, d, ..] => 5 + u32::from_le_bytes([*a, *b, *c, *d]) as usize,
+        _ => return None,
+    };
+    key.split_at_checked(length)
 }
 
 fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
@@ -242,6 +273,29 @@ mod tests {
         assert_eq!(key("gzip, deflate, br"), key("br;q=0.9, gzip"));
         assert_eq!(key("deflate"), rule.key(&HeaderMap::new()));
         assert_ne!(key("gzip"), key("br"));
+    }
+
+    #[test]
+    fn a_variant_matches_but_for_one_field() {
+        let rule = rule(&["Accept-Language, Foo, Zoo"]);
+        let request = |language: &'static str, foo: &'static str| -> HeaderMap {
+            [(header::ACCEPT_LANGUAGE, language), (HeaderName::from_static("foo"), foo)]
+                .map(|(name, value)| (name, HeaderValue::from_static(value)))
+                .into_iter()
+                .collect()
+        };
+        let stored = rule.key(&request("en, de", "1"));
+        let matches = |request: &HeaderMap, variant: &VariantKey| {
+            rule.matches_but_for(&header::ACCEPT_LANGUAGE, request, variant)
+        };
+        assert!(matches(&request("fr", "1"), &stored));
+        assert!(!matches(&request("en, de", "2"), &stored));
+        assert!(!matches(&HeaderMap::new(), &stored));
+        assert!(!rule.matches_but_for(&header::ACCEPT, &request("en, de", "1"), &stored), "it is not listed");
+        for broken in [&b""[..], &[0], &[1, 9, 0, 0, 0], &[2], &[0, 0, 0, 0]] {
+            assert!(!matches(&HeaderMap::new(), &VariantKey::from_bytes(broken)), "{broken:?}");
+        }
+        assert!(matches(&HeaderMap::new(), &VariantKey::from_bytes(&[0, 0, 0])));
     }
 
     #[test]

@@ -4,11 +4,11 @@ use crate::support::date::http_date;
 use crate::support::node::node;
 use crate::support::origin::{Origin, respond};
 
-type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+pub type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
 
 /// Each row is asked for twice; the second answer is a hit or it is not.
 #[track_caller]
-fn check(rows: &[Row], status: u16, settings: &str) {
+pub fn check(rows: &[Row], status: u16, settings: &str) {
     let origin = Origin::start();
     for (index, (_, fields, _)) in rows.iter().enumerate() {
         origin.fixed(&format!("/{index}"), status, fields, "body");
@@ -65,8 +65,32 @@ fn cache_control_decides() {
         ("no-cache", &[("Cache-Control", "no-cache, max-age=600")], false),
         ("Set-Cookie", &[("Cache-Control", "max-age=600"), ("Set-Cookie", "a=b")], false),
         ("nothing at all", &[], false),
+        ("immutable is no lifetime", &[("Cache-Control", "immutable")], false),
+        ("immutable beside one", &[("Cache-Control", "max-age=600, immutable")], true),
+        ("a space after =", &[("Cache-Control", "max-age= 600")], false),
+        ("single quotes", &[("Cache-Control", "max-age='600'")], false),
+        ("proxy-revalidate while fresh", &[("Cache-Control", "max-age=600, proxy-revalidate")], true),
+        ("a Pragma has no effect", &[("Cache-Control", "max-age=600"), ("Pragma", "no-cache")], true),
     ];
     check(rows, 200, "");
+}
+
+#[test]
+fn must_understand_lifts_no_store_where_the_status_is_understood() {
+    let control = |value| [("Cache-Control", value)];
+    for (status, understood) in
+        [(200, true), (301, true), (307, true), (404, true), (299, false), (599, false)]
+    {
+        let rows: &[Row] = &[
+            ("both", &control("no-store, must-understand, max-age=600"), understood),
+            ("in any order and case", &control("max-age=600, Must-Understand, No-Store"), understood),
+            ("alone", &control("must-understand, max-age=600"), understood),
+            ("no-store alone", &control("no-store, max-age=600"), false),
+            ("with an argument it is nothing", &control("no-store, must-understand=1, max-age=600"), false),
+            ("private all the same", &control("private, no-store, must-understand, max-age=600"), false),
+        ];
+        check(rows, status, "");
+    }
 }
 
 #[test]
@@ -102,6 +126,18 @@ fn the_age_field_counts_from_the_start() {
         ("negative is ignored", &age("-7200"), true),
         ("letters are ignored", &age("abc"), true),
         ("huge", &age("99999999999999999999"), false),
+        ("a decimal is ignored", &age("7200.0"), true),
+        ("a parameter: ignored", &age("7200;foo=bar"), true),
+        ("empty is ignored", &age(""), true),
+        ("2^31 - 1", &[("Cache-Control", "max-age=99999999999"), ("Age", "2147483647")], false),
+        ("2^31", &[("Cache-Control", "max-age=99999999999"), ("Age", "2147483648")], false),
+        ("2^31 + 1", &[("Cache-Control", "max-age=99999999999"), ("Age", "2147483649")], false),
+        ("the first of two lines", &[("Cache-Control", "max-age=3600"), ("Age", "0"), ("Age", "7200")], true),
+        (
+            "the first of two lines is old",
+            &[("Cache-Control", "max-age=3600"), ("Age", "7200"), ("Age", "0")],
+            false,
+        ),
     ];
     check(rows, 200, "");
 }

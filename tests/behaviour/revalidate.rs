@@ -152,3 +152,18 @@ fn each_variant_is_validated_with_its_own_tag() {
     assert_eq!(tags, ["\"1\"", "\"2\""]);
     assert_eq!(origin.last("/a").field("x-kind"), Some("2"), "with the fields that select the variant");
 }
+
+#[test]
+fn a_304_that_varies_on_everything_ends_the_stored_answer_and_not_the_request() {
+    let origin = Origin::start();
+    origin.on("/a", |seen| match seen.field("if-none-match") {
+        Some(_) => respond(304, &[("ETag", "\"v1\""), ("Vary", "*")], ""),
+        None => respond(200, &[("Cache-Control", "no-cache"), ("ETag", "\"v1\"")], "body"),
+    });
+    let node = node(&origin).start();
+    node.get("/a").assert_body("body");
+    // The 304 can't be shared any more, so the answer is fetched once more, without a condition.
+    node.get("/a").assert_status(200).assert_body("body");
+    let asked: Vec<bool> = origin.seen("/a").iter().map(|seen| seen.has("if-none-match")).collect();
+    assert_eq!(asked, [false, true, false]);
+}

@@ -53,6 +53,22 @@ fn errors_of_the_origin_are_covered_too() {
 }
 
 #[test]
+fn head_is_covered_as_get_is() {
+    let origin = Origin::start();
+    let node = with_stale(&origin, "max-age=1", "");
+    let ask = || crate::support::request::head("/a").to(&node);
+    origin.fixed("/a", 503, &[], "broken");
+    let covered = ask();
+    covered.assert_status(200).assert_fwd("stale");
+    assert_eq!(
+        (covered.field("content-length"), covered.cache_parameter("fwd-status")),
+        (Some("3"), Some("503".into()))
+    );
+    origin.stop();
+    ask().assert_status(200).assert_fwd("stale");
+}
+
+#[test]
 fn a_client_error_is_news_and_no_failure() {
     let origin = Origin::start();
     let node = with_stale(&origin, "max-age=1", "");
@@ -143,4 +159,35 @@ fn a_failed_fetch_in_the_background_leaves_the_stale_answer() {
     for _ in 0..3 {
         assert_stale(&node.get("/a"));
     }
+}
+
+#[test]
+fn an_answer_that_may_not_be_stored_ends_the_stale_one() {
+    let control = "max-age=1, stale-while-revalidate=600, stale-if-error=600";
+    for (status, fields) in [
+        (200, &[("Cache-Control", "no-store")][..]),
+        (200, &[("Cache-Control", "no-cache")]),
+        (200, &[("Cache-Control", "private")]),
+        (404, &[]),
+    ] {
+        let origin = Origin::start();
+        let node = with_stale(&origin, control, "");
+        origin.fixed("/a", status, fields, "new");
+        assert_stale(&node.get("/a"));
+        eventually("the new answer is served", || node.get("/a").text() == "new");
+        origin.stop();
+        node.get("/a").assert_status(502);
+    }
+}
+
+#[test]
+fn one_clients_own_answer_does_not_end_it_for_all() {
+    let origin = Origin::start();
+    let node = with_stale(&origin, "max-age=1, stale-if-error=600", "");
+    origin.fixed("/a", 200, &[("Cache-Control", "private")], "yours");
+    for field in ["Authorization", "Cookie"] {
+        crate::support::request::get("/a").with(field, "x").to(&node).assert_body("yours");
+    }
+    origin.stop();
+    assert_stale(&node.get("/a"));
 }

@@ -115,3 +115,47 @@ fn the_least_recently_used_variant_leaves_when_there_are_too_many() {
     get("/a").with("X-Kind", "5").to(&node).assert_hit();
     assert!(!get("/a").with("X-Kind", "0").to(&node).is_hit());
 }
+
+/// An origin with German and English, which tells what it chose.
+fn languages() -> Origin {
+    let origin = Origin::start();
+    origin.on("/a", |seen| {
+        let german = seen.joined("accept-language").contains("de");
+        let fields = [
+            ("Cache-Control", "max-age=600"),
+            ("Vary", "Accept-Language, X-Kind"),
+            ("Content-Language", if german { "de" } else { "en" }),
+        ];
+        respond(200, &fields, if german { "hallo" } else { "hello" })
+    });
+    origin
+}
+
+#[test]
+fn the_language_that_a_client_wants_most_selects_where_the_site_says_so() {
+    let (origin, wants) = (languages(), |language| get("/a").with("Accept-Language", language));
+    let node = node(&origin).cache("accept_language_select = true").start();
+    wants("en, de").to(&node).assert_body("hallo");
+    wants("fr;q=0.5, DE").to(&node).assert_hit().assert_body("hallo");
+    wants("de").to(&node).assert_hit().assert_body("hallo");
+    assert_eq!(origin.count("/a"), 1);
+    // Not the first choice alone, not the first choice, none, or another field that varies.
+    wants("de, en;q=1.0").to(&node).assert_fwd("vary-miss");
+    wants("en, de;q=0.9").to(&node).assert_fwd("vary-miss");
+    wants("de-AT").to(&node).assert_fwd("vary-miss");
+    node.get("/a").assert_fwd("vary-miss");
+    wants("de").with("X-Kind", "1").to(&node).assert_fwd("vary-miss");
+    // What was changed is not chosen.
+    crate::support::request::request("POST", "/a").to(&node);
+    assert!(!wants("de;q=0.3").to(&node).is_hit());
+}
+
+#[test]
+fn languages_are_only_compared_by_default() {
+    let origin = languages();
+    let node = node(&origin).start();
+    get("/a").with("Accept-Language", "en, de").to(&node);
+    get("/a").with("Accept-Language", "EN,DE").to(&node).assert_hit();
+    get("/a").with("Accept-Language", "de").to(&node).assert_fwd("vary-miss");
+    get("/a").with("Accept-Language", "de, en").to(&node).assert_fwd("vary-miss");
+}

@@ -69,9 +69,12 @@ impl Client {
 
     /// Connects, and completes the TLS handshake.
     pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
-        let Stream::Plain(mut socket) = Self::try_connect(address)?.stream else {
-            return Err(ErrorKind::Unsupported.into());
-        };
+        Self::try_connect(address)?.secure(name, config)
+    }
+
+    /// Completes a TLS handshake on a plain connection.
+    pub fn secure(self, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let Stream::Plain(mut socket) = self.stream else { return Err(ErrorKind::Unsupported.into()) };
         let name = ServerName::try_from(name.to_owned()).expect("a server name");
         let mut session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         while session.is_handshaking() {

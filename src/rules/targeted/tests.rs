@@ -2,6 +2,10 @@ use http::{HeaderName, HeaderValue};
 
 use super::*;
 
+fn decide(headers: &HeaderMap) -> Deciding {
+    super::decide(headers, "larder")
+}
+
 fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
@@ -90,10 +94,30 @@ fn surrogate_control_gives_a_lifetime_and_an_extension() {
 
 #[test]
 fn surrogate_control_that_says_nothing_of_storage_decides_nothing() {
-    for value in ["content=\"ESI/1.0\"", "max-age=5;other", ""] {
+    for value in ["content=\"ESI/1.0\"", "max-age=5;other", "max-age=5;larder2", ""] {
         assert_eq!(decide(&headers(&[("surrogate-control", value)])).field, Field::CacheControl, "{value}");
     }
     assert!(decide(&headers(&[("surrogate-control", "no-store;other")])).directives.no_store);
+}
+
+#[test]
+fn what_is_meant_for_this_surrogate_beats_what_is_meant_for_all() {
+    for value in
+        ["max-age=5;larder", "max-age=5; Larder", "max-age=9, max-age=5;larder", "max-age=9;a, max-age=5"]
+    {
+        let decided = decide(&headers(&[("surrogate-control", value), ("cache-control", "no-store")]));
+        assert_eq!(decided.directives.max_age, Some(Delta::Secs(5)), "{value}");
+        assert!(!decided.directives.no_store);
+    }
+}
+
+#[test]
+fn surrogate_control_takes_no_space_beside_the_equals_sign() {
+    for value in ["max-age =100", "max-age= 100", "max-age = 100", "max-age=", "max-age=1a", "max-age=1 + 1"]
+    {
+        let decided = decide(&headers(&[("surrogate-control", value), ("cache-control", "max-age=9")]));
+        assert_eq!(decided.directives.max_age, Some(Delta::Invalid), "{value}");
+    }
 }
 
 #[test]

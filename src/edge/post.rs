@@ -1,0 +1,55 @@
+//! The answer to a POST that may stand for a GET of the same URL (RFC 9110 §9.3.3).
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Response};
+
+use super::admit::Admitted;
+use super::body::Body;
+use super::collapse::Lead;
+use super::fill::{Answer, Fill};
+use super::{Edge, respond};
+use crate::origin::OriginBody;
+use crate::rules::cache_status::CacheStatus;
+use crate::rules::time::Millis;
+
+impl Edge {
+    /// Streams the answer to a POST to its client and into the store, as a fill that nobody else follows.
+    ///
+    /// # Errors
+    /// The answer as it is, when it is not to be stored: by the site, by the rules, or for want of room.
+    pub(super) fn keep_post(
+        self: &Arc<Self>,
+        admitted: &Arc<Admitted>,
+        parts: &Parts,
+        response: Response<OriginBody>,
+        request_time: Millis,
+        status: &CacheStatus<'_>,
+    ) -> Result<Response<Body>, Box<Response<OriginBody>>> {
+        let treatment = &admitted.treatment;
+        if parts.method != Method::POST || !treatment.policy.cache_post || treatment.pass {
+            return Err(Box::new(response));
+        }
+        let fill = Fill {
+            edge: self.clone(),
+            admitted: admitted.clone(),
+            request: parts.headers.clone(),
+            base: None,
+            lead: Lead::alone(),
+            private: None,
+            interim: None,
+        };
+        let response_time = self.clock.now();
+        let version = self.store.version();
+        let answer = Answer { method: Method::POST, response, request_time, response_time, version };
+        let Ok((head, Some(deposit))) = fill.accept(&answer) else { return Err(Box::new(answer.response)) };
+        let head = Arc::new(head);
+        let status = CacheStatus { stored: true, ..*status };
+        // It follows before the fill begins, which would find nobody to read for.
+        let serving = self.serving(admitted, parts, status, true);
+        let response = respond::from_flight(&serving, &head, &fill.lead.flight);
+        tokio::spawn(fill.stream(answer.response.into_body(), head, Some(deposit)));
+        Ok(response)
+    }
+}
