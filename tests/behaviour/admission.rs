@@ -151,3 +151,41 @@ fn an_http_1_0_client_is_served_and_gets_no_chunks() {
     assert!(!answer.has("transfer-encoding"));
     client.expect_close();
 }
+
+/// A worker remembers what a URL comes to; what else a request says counts each time all the same.
+#[test]
+fn what_is_asked_for_again_and_again_is_still_looked_at() {
+    let fields = [("Cache-Control", "max-age=60"), ("ETag", "\"v\"")];
+    let origin = Origin::with("/*", &fields, "body");
+    let node = node(&origin).workers(1).start();
+    node.await_hit("/a");
+    let host = "Host: a.example\r\n";
+    let whole = |line: &str| {
+        let answer = ask(&node, &format!("{line}\r\n{host}\r\n"));
+        answer.assert_status(200).assert_body("body");
+        assert!(answer.is_hit(), "{line}: {:?}", answer.fields);
+        let names: Vec<_> = answer.fields.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        for name in ["age", "cache-status", "date", "etag", "via"] {
+            assert_eq!(names.iter().filter(|n| *n == name).count(), 1, "{line}: {name}");
+        }
+    };
+    ask(&node, &format!("GET /a HTTP/1.1\r\n{host}\r\n")).assert_status(200);
+    for _ in 0..5 {
+        whole("GET /a HTTP/1.1");
+        whole("GET /./a HTTP/1.1");
+        whole("GET http://a.example/a HTTP/1.1");
+    }
+    for (what, extra, status) in [
+        ("a condition", "If-None-Match: \"v\"\r\n", 304),
+        ("a range", "Range: bytes=0-1\r\n", 206),
+        ("a second Host", host, 400),
+        ("a body", "Content-Length: 1\r\n", 400),
+        ("an odd transfer coding", "Transfer-Encoding: gzip, chunked\r\n", 400),
+    ] {
+        let answer = ask(&node, &format!("GET /a HTTP/1.1\r\n{host}{extra}\r\n"));
+        assert_eq!(answer.status, status, "{what}: {:?}", answer.fields);
+        whole("GET /a HTTP/1.1");
+    }
+    ask(&node, &format!("GET http://b.example/a HTTP/1.1\r\n{host}\r\n")).assert_status(400);
+    assert_eq!(origin.total(), 2);
+}
