@@ -91,9 +91,9 @@ impl Admitted {
         Target { scheme: self.scheme, host: self.host(), path, query }
     }
 
-    /// The key of another target of the same site and host.
+    /// The key under which a GET of a target of this site and host is stored, whatever rule this request fell under.
     pub(super) fn key_of(&self, path: &str, query: Option<&str>) -> CacheKey {
-        let query = self.treatment.query_of(query);
+        let query = self.site.treatment(&Method::GET, path).query_of(query);
         CacheKey::new(self.scheme, self.host(), path, query.as_deref())
     }
 }

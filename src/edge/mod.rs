@@ -348,7 +348,7 @@ impl Edge {
                     return self.unanswered(parts, &error, error.status(), &status);
                 }
                 if invalidate::invalidates(&parts.method, response.status()) {
-                    self.invalidate(admitted, response.headers());
+                    self.invalidate(admitted, parts, response.headers());
                 }
                 let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
                 let response = match self.keep_post(admitted, parts, response, request_time, &status) {
@@ -362,9 +362,10 @@ impl Edge {
     }
 
     /// RFC 9111 §4.4: the target, and what Location and Content-Location name on the same origin.
-    fn invalidate(&self, admitted: &Admitted, response: &http::HeaderMap) {
-        self.store.invalidate(&admitted.key);
-        for other in invalidate::targets(&admitted.as_target(), response) {
+    fn invalidate(&self, admitted: &Admitted, parts: &Parts, response: &http::HeaderMap) {
+        let target = admitted.as_target();
+        self.store.invalidate(&admitted.key_of(target.path, parts.uri.query()));
+        for other in invalidate::targets(&target, response) {
             self.store.invalidate(&admitted.key_of(&other.path, other.query.as_deref()));
         }
     }

@@ -126,3 +126,23 @@ fn an_invalid_answer_is_not_served_when_the_origin_is_down() {
     let answer = node.get("/a");
     assert!([502, 504].contains(&answer.status), "{}", answer.status);
 }
+
+#[test]
+fn a_rule_for_changes_does_not_hide_what_they_change() {
+    let origin = Origin::start();
+    origin.on("/*", |seen| match seen.method.as_str() {
+        "GET" => respond(200, &[FRESH[0], ("ETag", "\"v1\"")], &seen.target),
+        _ => respond(201, &[("Location", "/list?page=2&utm_source=x")], ""),
+    });
+    let rules = "[[site.rule]]\nmethods = [\"POST\"]\ncache = { query = { mode = \"none\" } }\n\
+                 [[site.rule]]\npath = [\"/list\"]\ncache = { query = { mode = \"deny\", names = [\"@tracking\"] } }";
+    let node = node(&origin).rules(rules).start();
+    for target in ["/a?x=1", "/a?x=2", "/list?page=2"] {
+        node.get(target);
+        node.get(target).assert_hit();
+    }
+    request("POST", "/a?x=1").body("x").to(&node).assert_status(201);
+    node.get("/a?x=1").assert_fwd("stale");
+    node.get("/list?page=2").assert_fwd("stale");
+    node.get("/a?x=2").assert_hit();
+}
