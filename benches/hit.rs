@@ -112,6 +112,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         query: QueryRule::default(),
         misses_per_client: None,
         range_miss: edge::config::RangeMiss::Full,
+        range_slices: 0,
         reject_unknown_transfer_coding: true,
         max_variants: 64,
         strip_targeted: false,

@@ -191,6 +191,15 @@ impl Head {
         }
     }
 
+    /// The head of the whole of which this is the head of a part.
+    #[must_use]
+    pub fn of_whole(&self, length: u64) -> Self {
+        let mut whole = self.with_length(length);
+        whole.status = StatusCode::OK;
+        whole.headers.remove(header::CONTENT_RANGE);
+        whole
+    }
+
     /// An estimate of its memory in bytes.
     pub fn weight(&self) -> u64 {
         OBJECT_OVERHEAD_BYTES

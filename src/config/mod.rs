@@ -117,6 +117,8 @@ pub struct TreatmentConfig {
     pub misses_per_client: Option<edge::config::MissRate>,
     /// See `edge::config::Treatment`.
     pub range_miss: edge::config::RangeMiss,
+    /// `site.cache.range_slices`; 0 where ranges are forwarded.
+    pub range_slices: u64,
     /// See `edge::config::Treatment`.
     pub reject_unknown_transfer_coding: bool,
     /// See `edge::config::Treatment`.

@@ -163,6 +163,7 @@ pub(super) struct Cache {
     pub(super) set_cookie: String,
     pub(super) unknown_transfer_coding: String,
     pub(super) range_miss: String,
+    pub(super) range_slices: Size,
     pub(super) default_ttl: Time,
     pub(super) min_ttl: Time,
     pub(super) max_ttl: Time,

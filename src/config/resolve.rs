@@ -301,6 +301,7 @@ fn treatment_of_cache(cache: &raw::Cache, surrogate: &Arc<str>) -> TreatmentConf
             },
             sort: cache.query.sort,
         },
+        range_slices: if cache.range_miss == "forward" { 0 } else { cache.range_slices.of(0) },
         range_miss: if cache.range_miss == "forward" { RangeMiss::Forward } else { RangeMiss::Full },
         reject_unknown_transfer_coding: cache.unknown_transfer_coding == "reject",
         max_variants: cache.max_variants,

@@ -261,7 +261,7 @@ pub(super) const CACHE: &[Setting] = &[
         r#""forward""#,
         "A range of what is not stored: fetch the whole, or forward it",
     ),
-    later("range_slices", size(0, TIB), "Larger responses are fetched in slices; 0: never"),
+    setting("range_slices", size(0, TIB), r#""8MiB""#, "A range of what is larger: slices; 0: never"),
     setting("default_ttl", ANY_TIME, r#""0s""#, "When the origin says nothing and no heuristic applies"),
     setting("min_ttl", ANY_TIME, r#""0s""#, "No lifetime is shorter"),
     setting("max_ttl", ANY_TIME, r#""365d""#, "No lifetime is longer"),

@@ -11,6 +11,7 @@ use http_body::{Frame, SizeHint};
 
 use super::flight::Follower;
 use super::record::Record;
+use super::slices::SlicesReader;
 use crate::object;
 use crate::origin::{OriginBody, OriginError};
 
@@ -47,6 +48,7 @@ enum Kind {
     Parts(VecDeque<Part>),
     // Boxed: a hit's body is moved about with the room that these take.
     Flight(Box<Follower>),
+    Slices(Box<SlicesReader>),
     Origin(Box<OriginBody>),
 }
 
@@ -78,6 +80,10 @@ impl Body {
         Self { kind: Kind::Flight(Box::new(follower)), record: None }
     }
 
+    pub(super) fn slices(reader: SlicesReader) -> Self {
+        Self { kind: Kind::Slices(Box::new(reader)), record: None }
+    }
+
     pub(super) fn origin(body: OriginBody) -> Self {
         Self { kind: Kind::Origin(Box::new(body)), record: None }
     }
@@ -96,6 +102,7 @@ impl Body {
             Kind::Stored(reader) => reader.poll_next(cx).map(|next| next.map(|slice| Ok(slice?))),
             Kind::Parts(parts) => poll_parts(parts, cx),
             Kind::Flight(follower) => follower.poll_next(cx),
+            Kind::Slices(reader) => reader.poll_next(cx),
             Kind::Origin(body) => poll_origin(body, cx),
         }
     }
@@ -164,6 +171,7 @@ impl http_body::Body for Body {
             Kind::Stored(reader) => reader.left() == 0,
             Kind::Parts(parts) => parts.is_empty(),
             Kind::Flight(follower) => follower.is_done(),
+            Kind::Slices(reader) => reader.left() == 0,
             Kind::Origin(body) => body.is_end_stream(),
         }
     }
@@ -174,6 +182,7 @@ impl http_body::Body for Body {
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stored(reader) => SizeHint::with_exact(reader.left()),
             Kind::Parts(parts) => SizeHint::with_exact(parts.iter().map(part_len).sum()),
+            Kind::Slices(reader) => SizeHint::with_exact(reader.left()),
             Kind::Flight(follower) => follower.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Origin(body) => body.size_hint(),
         }

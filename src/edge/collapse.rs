@@ -8,6 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::flight::{Flight, Published};
+use super::slices::Sliced;
 use crate::rules::key::KeyHash;
 use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
@@ -26,6 +27,7 @@ struct Hint {
     unshared_until: Option<Millis>,
     too_large_until: Option<Millis>,
     vary: Option<VaryRule>,
+    sliced: Option<Sliced>,
 }
 
 /// The flights of a node and its hints. Its locks are on the way of a miss only.
@@ -123,6 +125,22 @@ impl Collapse {
         let hint = hint_of(&mut hints, key);
         hint.unshared_until = until;
         hint.too_large_until = if is_too_large { until } else { None };
+    }
+
+    /// What is known of a response that is fetched in slices.
+    pub(super) fn sliced(&self, key: KeyHash) -> Option<Sliced> {
+        self.hints.lock().peek(&key)?.sliced.clone()
+    }
+
+    /// Remembers that a response is fetched in slices.
+    pub(super) fn mark_sliced(&self, key: KeyHash, sliced: &Sliced) {
+        let mut hints = self.hints.lock();
+        *hint_of(&mut hints, key) = Hint { sliced: Some(sliced.clone()), ..Hint::default() };
+    }
+
+    /// It is another one now.
+    pub(super) fn forget_sliced(&self, key: KeyHash) {
+        self.hints.lock().pop(&key);
     }
 
     /// Remembers what a shared answer varies on; it clears the mark.

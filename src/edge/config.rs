@@ -82,6 +82,8 @@ pub struct Treatment {
     pub misses_per_client: Option<MissRate>,
     /// What to do with a range of what is not there.
     pub range_miss: RangeMiss,
+    /// Larger responses are fetched in slices of this size for who asks for a range; 0: never.
+    pub range_slices: u64,
     /// Whether an unknown transfer coding of an origin is refused or stripped.
     pub reject_unknown_transfer_coding: bool,
     /// Variants kept for a URL.

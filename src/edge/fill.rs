@@ -17,9 +17,11 @@ use super::collapse::Lead;
 use super::flight::{End, Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::respond::content_length;
-use super::{Edge, framing};
+use super::slices::Sliced;
+use super::{Edge, framing, resume};
 use crate::object::{Head, Object};
 use crate::origin::{InterimSender, OriginBody, OriginError, on_interim};
+use crate::rules::freshness::Freshness;
 use crate::rules::key::CacheKey;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
@@ -45,6 +47,8 @@ pub(super) struct Fill {
     pub(super) admitted: Arc<Admitted>,
     /// The client's, or what stands for it.
     pub(super) request: HeaderMap,
+    /// What is fetched.
+    pub(super) wanted: Wanted,
     /// The stored response to be revalidated.
     pub(super) base: Option<Arc<Object>>,
     pub(super) lead: Lead,
@@ -52,12 +56,33 @@ pub(super) struct Fill {
     pub(super) private: Option<oneshot::Sender<Private>>,
     /// Where interim responses go, if anywhere.
     pub(super) interim: Option<InterimSender>,
+    pub(super) resumable: Option<resume::Resumable>,
+}
+
+/// What a fill fetches.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// The whole; or, of what turns out to be larger than this, word of that and nothing more.
+    Whole { slice_over: Option<u64> },
+    /// A slice of something whose length and tag are known.
+    Slice(Sliced, u64),
+}
+
+/// What an answer may be stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Whole,
+    /// The answer to a POST, which may stand for a GET.
+    Post,
+    /// A 206.
+    Part,
 }
 
 /// An origin's answer and when it was asked and given.
 pub(super) struct Answer {
-    /// GET, or a POST whose answer may stand for it.
-    pub(super) method: Method,
+    pub(super) kind: Kind,
+    /// The key to store it under.
+    pub(super) key: CacheKey,
     pub(super) response: Response<OriginBody>,
     pub(super) request_time: Millis,
     pub(super) response_time: Millis,
@@ -66,8 +91,26 @@ pub(super) struct Answer {
 }
 
 impl Fill {
+    /// A fetch of the whole, for everybody.
+    pub(super) fn new(edge: &Arc<Edge>, admitted: &Arc<Admitted>, request: &HeaderMap, lead: Lead) -> Self {
+        Self {
+            edge: edge.clone(),
+            admitted: admitted.clone(),
+            request: request.clone(),
+            wanted: Wanted::Whole { slice_over: None },
+            base: None,
+            lead,
+            private: None,
+            interim: None,
+            resumable: None,
+        }
+    }
+
     /// Fetches to the end.
     pub(super) async fn run(mut self) {
+        if let Wanted::Slice(sliced, index) = self.wanted.clone() {
+            return self.run_slice(&sliced, index).await;
+        }
         let mut base = self.base.take();
         let mut answer = self.ask(base.as_deref()).await;
         if let (Ok(found), Some(object)) = (&answer, &base)
@@ -92,9 +135,14 @@ impl Fill {
         }
     }
 
-    async fn ask(&self, base: Option<&Object>) -> Result<Answer, OriginError> {
+    pub(super) async fn ask(&self, base: Option<&Object>) -> Result<Answer, OriginError> {
         let mut request =
             self.edge.to_origin(&self.admitted, &Method::GET, &self.request, Purpose::Fill(base));
+        let (mut kind, mut key) = (Kind::Whole, self.admitted.key.clone());
+        if let Wanted::Slice(sliced, index) = &self.wanted {
+            (kind, key) = (Kind::Part, sliced.key(&self.admitted.key, *index));
+            sliced.ask_for(*index, request.headers_mut());
+        }
         if let Some(interim) = &self.interim {
             on_interim(&mut request, interim.clone());
         }
@@ -104,7 +152,7 @@ impl Fill {
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
         framing::check(&mut response, reject_unknown)?;
         let response_time = self.edge.clock.now();
-        Ok(Answer { method: Method::GET, response, request_time, response_time, version })
+        Ok(Answer { kind, key, response, request_time, response_time, version })
     }
 
     fn may_be_stale(&self, base: &Object) -> bool {
@@ -193,6 +241,15 @@ impl Fill {
 
     /// A whole answer: shared and stored, or the leader's own.
     async fn filled(mut self, answer: Answer, base: Option<Arc<Object>>) {
+        if let Wanted::Whole { slice_over: Some(size) } = self.wanted
+            && let Some(sliced) = Sliced::of(&answer.response, size)
+            && self.decide(&answer, answer.response.headers()).is_ok()
+        {
+            // Nobody needs all of it now. What comes of it is the head; the connection is given up.
+            self.edge.collapse.mark_sliced(self.admitted.key.hash(), &sliced);
+            self.lead.leave();
+            return self.lead.flight.publish(Published::Sliced(sliced));
+        }
         match self.accept(&answer) {
             Ok((head, deposit)) => self.stream(answer.response.into_body(), Arc::new(head), deposit).await,
             Err(why) => {
@@ -220,35 +277,19 @@ impl Fill {
     }
 
     /// Decides whether an answer is stored, and takes its room.
-    pub(super) fn accept(&self, answer: &Answer) -> Result<(Head, Option<Deposit>), Unshared> {
-        let policy = &self.admitted.treatment.policy;
+    pub(super) fn accept(&mut self, answer: &Answer) -> Result<(Head, Option<Deposit>), Unshared> {
         let status = answer.response.status();
         let mut headers = answer.response.headers().clone();
         ensure_date(&mut headers, answer.response_time);
-        let exchange = Exchange {
-            method: &answer.method,
-            request_headers: &self.request,
-            status,
-            response_headers: &headers,
-            request_time: answer.request_time,
-            response_time: answer.response_time,
-        };
-        if status == StatusCode::PARTIAL_CONTENT {
-            // No range was asked for.
-            return Err(Unshared::NotStored(storable::NotStored::Partial));
-        }
-        let decision = match answer.method {
-            Method::POST => policy::decide_post(&exchange, policy, &self.admitted.as_target()),
-            _ => policy::decide(&exchange, policy),
-        };
-        let freshness = decision.map_err(Unshared::NotStored)?;
-        storable::prepare(&mut headers, policy.set_cookie);
+        let freshness = self.decide(answer, &headers).map_err(Unshared::NotStored)?;
+        storable::prepare(&mut headers, self.admitted.treatment.policy.set_cookie);
         let selecting = self.selecting(&headers).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
         let size = answer.response.body().size_hint();
-        let deposit = match self.edge.store.deposit(self.admitted.key.hash(), size.exact()) {
+        let deposit = match self.edge.store.deposit(answer.key.hash(), size.exact()) {
             Ok(deposit) => Some(deposit),
             // Shared by all who ask while it comes.
             Err(NoRoom::NotAdmitted) => None,
+            Err(NoRoom::TooLarge) if answer.kind == Kind::Part => None,
             Err(NoRoom::TooLarge) => return Err(Unshared::TooLarge),
         };
         // Copied: what was parsed is a slice of the connection's buffer.
@@ -259,15 +300,38 @@ impl Fill {
         {
             headers.insert(header::CONTENT_LENGTH, length.into());
         }
+        self.resumable = resume::validator(status, &headers, answer.response_time);
         if status == StatusCode::OK && !headers.contains_key(header::ACCEPT_RANGES) {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
         headers.append(header::VIA, self.edge.via.clone());
-        let key = self.admitted.key.clone();
-        let mut head = Head::new(key, status, headers, selecting, freshness);
+        let mut head = Head::new(answer.key.clone(), status, headers, selecting, freshness);
         head.origin_age = origin_age;
         head.version = answer.version;
         Ok((head, deposit))
+    }
+
+    /// May it be stored, and for how long is it fresh?
+    fn decide(&self, answer: &Answer, headers: &HeaderMap) -> Result<Freshness, storable::NotStored> {
+        let policy = &self.admitted.treatment.policy;
+        let status = answer.response.status();
+        if (status == StatusCode::PARTIAL_CONTENT) != (answer.kind == Kind::Part) {
+            return Err(storable::NotStored::Partial);
+        }
+        let is_post = answer.kind == Kind::Post;
+        let exchange = Exchange {
+            method: if is_post { &Method::POST } else { &Method::GET },
+            request_headers: &self.request,
+            // What is known of a part is known of the whole (RFC 9111 §3.3).
+            status: if answer.kind == Kind::Part { StatusCode::OK } else { status },
+            response_headers: headers,
+            request_time: answer.request_time,
+            response_time: answer.response_time,
+        };
+        if is_post {
+            return policy::decide_post(&exchange, policy, &self.admitted.as_target());
+        }
+        policy::decide(&exchange, policy)
     }
 
     /// Streams the body to the followers and, once it is complete, stores it.
@@ -293,6 +357,10 @@ impl Fill {
                     Err(_trailers) => continue,
                 },
                 Some(Err(error)) => {
+                    if let Some(rest) = self.resume(&head, received).await {
+                        body = rest;
+                        continue;
+                    }
                     tracing::debug!(url = head.key.canonical(), %error, "a fill broke off");
                     self.lead.leave();
                     return flight.finish(End::Broken(error.to_string().into()));

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::body::BodyError;
+use super::slices::Sliced;
 use crate::object::{Growing, Head, Object, PartReader};
 use crate::origin::OriginError;
 use crate::rules::storable::NotStored;
@@ -29,6 +30,8 @@ pub(super) const WINDOW_BYTES: u64 = 64 * 1024;
 pub(super) enum Published {
     /// A response for all whose Vary matches; the body follows. Whether it is stored, as far as is known.
     Streaming(Arc<Head>, bool),
+    /// It is so large that slices of it are fetched.
+    Sliced(Sliced),
     /// The stored response was confirmed by a 304.
     Refreshed(Arc<Object>),
     /// The origin failed; the stored response may be served stale.

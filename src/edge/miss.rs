@@ -10,7 +10,7 @@ use super::admit::Admitted;
 use super::body::Body;
 use super::collapse::{Join, Lead};
 use super::config::RangeMiss;
-use super::fill::{Fill, Private, find_fresh, is_failure};
+use super::fill::{Fill, Private, Wanted, find_fresh, is_failure};
 use super::flight::{Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::interim::{self, relaying};
@@ -41,6 +41,18 @@ impl Edge {
     ) -> Answered {
         let key = admitted.key.hash();
         let wants_range = parts.headers.contains_key(header::RANGE);
+        if let Some(sliced) = self.collapse.sliced(key)
+            && base.is_none()
+            && let Some(answered) = self.from_slices(admitted, parts, &sliced).await
+        {
+            return answered;
+        }
+        if wants_range
+            && admitted.treatment.range_miss == RangeMiss::Forward
+            && let Some(answered) = self.from_part(admitted, parts).await
+        {
+            return answered;
+        }
         if wants_range
             && (admitted.treatment.range_miss == RangeMiss::Forward && base.is_none()
                 || self.collapse.is_too_large(key, self.clock.now()))
@@ -108,15 +120,12 @@ impl Edge {
         interim: Option<InterimSender>,
     ) -> oneshot::Receiver<Private> {
         let (private, receiver) = oneshot::channel();
-        let fill = Fill {
-            edge: self.clone(),
-            admitted: admitted.clone(),
-            request: request.clone(),
-            base,
-            lead,
-            private: Some(private),
-            interim,
-        };
+        let mut fill = Fill::new(self, admitted, request, lead);
+        let size = admitted.treatment.range_slices;
+        if size > 0 && base.is_none() && request.contains_key(header::RANGE) {
+            fill.wanted = Wanted::Whole { slice_over: Some(size) };
+        }
+        (fill.base, fill.private, fill.interim) = (base, Some(private), interim);
         tokio::spawn(fill.run());
         receiver
     }
@@ -126,21 +135,14 @@ impl Edge {
         let key = admitted.key.hash();
         let find = || find_fresh(self, &admitted.key, &parts.headers);
         let Ok(Join::Lead(lead)) = self.collapse.join(key, &parts.headers, find) else { return };
-        let fill = Fill {
-            edge: self.clone(),
-            admitted: admitted.clone(),
-            request: parts.headers.clone(),
-            base: Some(base),
-            lead,
-            private: None,
-            interim: None,
-        };
+        let mut fill = Fill::new(self, admitted, &parts.headers, lead);
+        fill.base = Some(base);
         tokio::spawn(fill.run());
     }
 
     /// What a flight came to, for one of its requests; `None`: nothing, try again.
     async fn land(
-        &self,
+        self: &Arc<Self>,
         asked: &Fetched<'_>,
         flight: &Arc<Flight>,
         published: Published,
@@ -176,6 +178,7 @@ impl Edge {
                 let response = self.stale(admitted, parts, &object, fwd, "stale-if-error");
                 Some((Outcome::HitStale, response))
             }
+            Published::Sliced(sliced) => self.from_slices(admitted, parts, &sliced).await,
             Published::Unshared => self.unshared(asked, private?).await,
             Published::Failed(error) => {
                 let status = CacheStatus { fwd: Some(fwd), collapsed: !is_leader, ..CacheStatus::default() };
@@ -186,7 +189,11 @@ impl Edge {
     }
 
     /// The leader's own answer.
-    async fn unshared(&self, asked: &Fetched<'_>, private: oneshot::Receiver<Private>) -> Option<Answered> {
+    async fn unshared(
+        self: &Arc<Self>,
+        asked: &Fetched<'_>,
+        private: oneshot::Receiver<Private>,
+    ) -> Option<Answered> {
         let Fetched { admitted, parts, fwd, .. } = *asked;
         let Private { response, why } = private.await.ok()?;
         if why == Unshared::TooLarge && parts.headers.contains_key(header::RANGE) {
@@ -223,13 +230,6 @@ impl Edge {
         for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING] {
             response.headers_mut().remove(name);
         }
-    }
-
-    /// A range of what is not there, asked of the origin as it is; nothing is stored.
-    async fn forward_range(&self, admitted: &Admitted, parts: &Parts, fwd: Fwd) -> Answered {
-        let status = CacheStatus { fwd: Some(fwd), detail: Some("range"), ..CacheStatus::default() };
-        let request = self.to_origin(admitted, &Method::GET, &parts.headers, Purpose::Pass);
-        self.relay(admitted, parts, request, &status, |_| ()).await
     }
 
     /// HEAD of what is not fresh: forwarded, and the stored response learns from the answer.

@@ -36,13 +36,16 @@ mod malformed;
 mod metrics;
 mod miss;
 mod misses;
+mod part;
 mod post;
 mod record;
 mod refusal;
 mod respond;
+mod resume;
 mod route;
 mod signed;
 mod sites;
+mod slices;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -8,7 +8,7 @@ use http::{Method, Response};
 use super::admit::Admitted;
 use super::body::Body;
 use super::collapse::Lead;
-use super::fill::{Answer, Fill};
+use super::fill::{Answer, Fill, Kind};
 use super::{Edge, respond};
 use crate::origin::OriginBody;
 use crate::rules::cache_status::CacheStatus;
@@ -31,18 +31,25 @@ impl Edge {
         if parts.method != Method::POST || !treatment.policy.cache_post || treatment.pass {
             return Err(Box::new(response));
         }
-        let fill = Fill {
-            edge: self.clone(),
-            admitted: admitted.clone(),
-            request: parts.headers.clone(),
-            base: None,
-            lead: Lead::alone(),
-            private: None,
-            interim: None,
-        };
         let response_time = self.clock.now();
         let version = self.store.version();
-        let answer = Answer { method: Method::POST, response, request_time, response_time, version };
+        let key = admitted.key.clone();
+        let answer = Answer { kind: Kind::Post, key, response, request_time, response_time, version };
+        self.keep(admitted, parts, answer, status)
+    }
+
+    /// Streams an answer to its client and into the store, as a fill that nobody else follows.
+    ///
+    /// # Errors
+    /// The answer as it is, when it is not to be stored.
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        admitted: &Arc<Admitted>,
+        parts: &Parts,
+        answer: Answer,
+        status: &CacheStatus<'_>,
+    ) -> Result<Response<Body>, Box<Response<OriginBody>>> {
+        let mut fill = Fill::new(self, admitted, &parts.headers, Lead::alone());
         let Ok((head, Some(deposit))) = fill.accept(&answer) else { return Err(Box::new(answer.response)) };
         let head = Arc::new(head);
         let status = CacheStatus { stored: true, ..*status };

@@ -14,6 +14,7 @@ use super::CACHE_STATUS;
 use super::admit::Admitted;
 use super::body::{Body, Part};
 use super::flight::Flight;
+use super::slices::{SlicedBody, SlicesReader};
 use crate::object::{self, Head, Object};
 use crate::rules::cache_status::CacheStatus;
 use crate::rules::conditional::{self, Outcome};
@@ -24,6 +25,7 @@ use crate::rules::time::Millis;
 pub(super) enum Source<'a> {
     Stored(&'a Arc<object::Body>),
     Flight(&'a Arc<Flight>),
+    Slices(&'a Arc<SlicedBody>),
 }
 
 /// What is known beside the response itself.
@@ -76,6 +78,17 @@ pub(super) fn from_object(serving: &Serving<'_>, object: &Object) -> Response<Bo
 pub(super) fn from_flight(serving: &Serving<'_>, head: &Head, flight: &Arc<Flight>) -> Response<Body> {
     let length = content_length(&head.headers);
     answer(serving, head, &Source::Flight(flight), length, head.origin_age.clone())
+}
+
+/// The answer from slices of a response of `length` bytes; `head` is that of the whole.
+pub(super) fn from_slices(
+    serving: &Serving<'_>,
+    head: &Head,
+    body: Arc<SlicedBody>,
+    length: u64,
+    age: Option<HeaderValue>,
+) -> Response<Body> {
+    answer(serving, head, &Source::Slices(&body), Some(length), age)
 }
 
 /// The value of Content-Length, if there is one.
@@ -132,7 +145,7 @@ fn answer(
         Selected::Many(ranges) => match source {
             Source::Stored(body) => (StatusCode::PARTIAL_CONTENT, multipart(&mut headers, body, &ranges)),
             // What is still coming is not read twice; ranges are optional (RFC 9110 §14.2).
-            Source::Flight(_) => (head.status, whole(serving, source, length)),
+            Source::Flight(_) | Source::Slices(_) => (head.status, whole(serving, source, length)),
         },
         Selected::NotModified => {
             remove_all(&mut headers, &OF_THE_BODY);
@@ -229,6 +242,7 @@ fn whole(serving: &Serving<'_>, source: &Source<'_>, length: Option<u64>) -> Bod
     match source {
         Source::Stored(body) => Body::stored((*body).clone(), 0..body.len()),
         Source::Flight(flight) => Body::flight(flight.follow(0, length)),
+        Source::Slices(body) => Body::slices(SlicesReader::new((*body).clone(), 0..length.unwrap_or(0))),
     }
 }
 
@@ -236,6 +250,7 @@ fn part(source: &Source<'_>, range: Range<u64>) -> Body {
     match source {
         Source::Stored(body) => Body::stored((*body).clone(), range),
         Source::Flight(flight) => Body::flight(flight.follow(range.start, Some(range.end))),
+        Source::Slices(body) => Body::slices(SlicesReader::new((*body).clone(), range)),
     }
 }
 

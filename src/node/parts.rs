@@ -30,6 +30,7 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
             query: config.query.clone(),
             misses_per_client: config.misses_per_client,
             range_miss: config.range_miss,
+            range_slices: config.range_slices,
             reject_unknown_transfer_coding: config.reject_unknown_transfer_coding,
             max_variants: config.max_variants,
             strip_targeted: config.strip_targeted,

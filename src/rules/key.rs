@@ -115,6 +115,12 @@ impl CacheKey {
         CacheKey { hash: KeyHash::of(&canonical), canonical }
     }
 
+    /// The key of a part of the response: a URL with a fragment, which no request has.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Self {
+        Self::from_canonical(format!("{}#{name}", self.canonical).into_boxed_str())
+    }
+
     /// By which objects are found.
     #[must_use]
     pub fn hash(&self) -> KeyHash {
