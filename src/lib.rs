@@ -9,7 +9,7 @@
 //! | the control path | [`control`] |
 //! | the data path | [`edge`] |
 //! | engines, which never import each other | [`net`], [`store`], [`origin`] |
-//! | what all may use | [`rules`], [`object`], [`telemetry`] |
+//! | what all may use | [`rules`], [`object`], [`region`], [`telemetry`] |
 
 pub mod cli;
 pub mod config;
@@ -19,6 +19,7 @@ pub mod net;
 pub mod node;
 pub mod object;
 pub mod origin;
+pub mod region;
 pub mod rules;
 pub mod store;
 pub mod telemetry;

@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["control"],
     &["edge"],
     &["net", "store", "origin", "purge", "encode"],
-    &["object", "telemetry"],
+    &["object", "region", "telemetry"],
     &["rules"],
 ];
 
