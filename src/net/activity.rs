@@ -10,6 +10,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Limits;
+use super::integrity::Integrity;
 
 /// How long a closing connection may take to read what the client still sends, so that a reset
 /// does not destroy the response on its way (RFC 9112 §9.6).
@@ -33,6 +34,8 @@ pub(super) enum Expired {
 /// Times are milliseconds since `started`, plus one, so that 0 means "not".
 #[derive(Debug)]
 pub(super) struct Activity {
+    /// Beside the times, because all parts of a connection hold this.
+    pub(super) integrity: Integrity,
     started: Instant,
     is_h2: AtomicBool,
     /// Whether a request's head was ever complete.
@@ -63,6 +66,7 @@ enum StreamSlot {
 impl Activity {
     pub(super) fn new() -> Self {
         Self {
+            integrity: Integrity::default(),
             started: Instant::now(),
             is_h2: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),

@@ -1,6 +1,7 @@
 //! Bodies with a connection's limits on them.
 
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use crate::region;
 
 /// Why a request's body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,17 @@ impl Ending {
         Self { activity, stream }
     }
 
+    /// Waits for the response; what its making hits, on HTTP/2 in a task of its own, is the connection's.
+    pub(super) async fn answered<F: Future>(&self, response: F) -> F::Output {
+        let mut response = pin!(response);
+        poll_fn(|cx| {
+            let polled = response.as_mut().poll(cx);
+            self.activity.integrity.take_poison();
+            polled
+        })
+        .await
+    }
+
     pub(super) fn with<B>(self, inner: B) -> ResponseBody<B> {
         ResponseBody { inner, ending: self }
     }
@@ -135,7 +148,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let losses = region::losses();
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let integrity = &self.ending.activity.integrity;
+        integrity.take_poison();
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(chunk) = frame.data_ref()
+        {
+            integrity.on_chunk(chunk, losses);
+        }
         if let Some(stream) = self.ending.stream {
             self.ending.activity.on_stream(stream, frame.is_ready());
         }

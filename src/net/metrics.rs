@@ -12,8 +12,17 @@ use super::activity::Expired;
 use super::limits::Refused;
 use crate::telemetry::{Cells, encode_cells, encode_gauge};
 
-const ENDS: [&str; 8] =
-    ["header_timeout", "idle_timeout", "write_stall", "linger", "protocol", "tls", "limit", "client_limit"];
+const ENDS: [&str; 9] = [
+    "header_timeout",
+    "idle_timeout",
+    "write_stall",
+    "linger",
+    "protocol",
+    "tls",
+    "limit",
+    "client_limit",
+    "fault",
+];
 const HANDSHAKES: [(&str, &str); 4] = [("1.2", "false"), ("1.2", "true"), ("1.3", "false"), ("1.3", "true")];
 const ACCEPTED: usize = ENDS.len() + HANDSHAKES.len();
 
@@ -31,6 +40,8 @@ pub(super) enum End {
     Refused(Refused),
     Protocol,
     Tls,
+    /// Bytes that it was sending are not there any more.
+    Fault,
 }
 
 impl NetMetrics {
@@ -53,6 +64,7 @@ impl NetMetrics {
             End::Tls => 5,
             End::Refused(Refused::Total) => 6,
             End::Refused(Refused::Client) => 7,
+            End::Fault => 8,
         };
         self.cells.add(cell, 1);
     }

@@ -9,6 +9,7 @@
 mod activity;
 mod body;
 mod conn;
+mod integrity;
 mod io;
 mod limits;
 mod listener;
@@ -100,3 +101,6 @@ pub enum Phase {
     /// End at once.
     Stop,
 }
+
+#[cfg(test)]
+mod tests;
