@@ -14,8 +14,8 @@
 //! - any other thread: it reads inside of [`guarded`].
 //!
 //! The page of zeroes stays for all threads, and only the first reader is poisoned. So nothing is taken
-//! from a mapping that [is bad](Mapping::is_bad), and who took bytes before and has not yet read them
-//! compares [`losses`] with what it was then.
+//! from a mapping that [is bad](Mapping::is_bad), and who took bytes before and may not have read them yet
+//! keeps a [`Taken`] and asks that too.
 //!
 //! What no mapping can tell: a file's last page reads as zeroes behind the end of the file, a hole
 //! reads as zeroes too, and overwritten bytes read as what they are now. Checksums find those.
@@ -24,33 +24,27 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_void};
+mod fault;
+
 use std::io;
-use std::mem;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::ptr;
 use std::slice;
-use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
-    Ordering::Release, Ordering::SeqCst, compiler_fence, fence,
-};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Acquire, Ordering::SeqCst, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect};
 
-/// Arenas that may exist at a time.
-const MAX_ARENAS: usize = 256;
+use fault::{BAD, find, page_bytes, register, unregister};
+pub use fault::{
+    Poisoned, Taken, faults, guarded, install, is_poisoned, losses, note_efault, probe, take_poison,
+};
+
 /// Pages that one `mincore` is asked about.
 const PAGES_AT_ONCE: usize = 256;
-
-/// A slot's flags: its mapping is not to be used.
-const BAD: u8 = 1;
-/// A slot's flags: pages of its mapping were replaced by zeroes.
-const LOST: u8 = 2;
 
 /// One reserved range of addresses, cut into slots of equal size.
 #[derive(Debug)]
@@ -59,7 +53,7 @@ pub struct Arena {
     slot_bytes: usize,
     flags: Box<[AtomicU8]>,
     free: Mutex<Vec<usize>>,
-    /// Its entry in [`ARENAS`].
+    /// Its entry in the table of arenas.
     entry: usize,
 }
 
@@ -258,238 +252,6 @@ pub fn locate(bytes: &[u8]) -> Option<Place> {
     let (arena, entry) = find(bytes.as_ptr().addr()).filter(|_| !bytes.is_empty())?;
     let (slot, offset) = entry.slot_and_offset(bytes.as_ptr().addr());
     Some(Place { arena, slot, offset: offset as u64 })
-}
-
-/// A read hit a page that is not there: what it returned is not what was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a mapped file is shorter than it was, or can't be read")]
-pub struct Poisoned;
-
-thread_local! {
-    /// Plain thread-local storage: no initializer, no destructor. Atomic, because a handler writes it.
-    static POISONED: AtomicBool = const { AtomicBool::new(false) };
-}
-
-/// Whether a read on this thread hit a page that is not there since the flag was last taken.
-#[inline]
-pub fn is_poisoned() -> bool {
-    // The compiler sees no way from a read of mapped bytes to the flag, and must not look early.
-    compiler_fence(SeqCst);
-    POISONED.with(|poisoned| poisoned.load(Relaxed))
-}
-
-/// The same; clears it.
-#[inline]
-pub fn take_poison() -> bool {
-    let was_poisoned = is_poisoned();
-    if was_poisoned {
-        set_poison(false);
-    }
-    was_poisoned
-}
-
-fn set_poison(is_poisoned: bool) {
-    POISONED.with(|poisoned| poisoned.store(is_poisoned, Relaxed));
-    compiler_fence(SeqCst);
-}
-
-/// Runs `read` and tells whether every byte that it read was really there.
-///
-/// For threads that are not connections. A page that an earlier fault replaced reads as zeroes without
-/// another fault: ask [`Mapping::is_bad`] afterwards.
-pub fn guarded<T>(read: impl FnOnce() -> T) -> Result<T, Poisoned> {
-    let before = take_poison();
-    let value = read();
-    let was_poisoned = take_poison();
-    if before {
-        set_poison(true);
-    }
-    if was_poisoned { Err(Poisoned) } else { Ok(value) }
-}
-
-/// Reads a byte of each page of `bytes`: a mapping whose file is shorter is marked bad.
-pub fn probe(bytes: &[u8]) -> Result<(), Poisoned> {
-    guarded(|| {
-        for byte in bytes.iter().step_by(page_bytes()).chain(bytes.last()) {
-            // SAFETY: it is a reference; volatile, so that the read is not left out.
-            let _ = unsafe { ptr::from_ref(byte).read_volatile() };
-        }
-    })
-}
-
-static FAULTS: AtomicU64 = AtomicU64::new(0);
-static LOSSES: AtomicU64 = AtomicU64::new(0);
-
-/// How many SIGBUS were caught and EFAULT noted.
-pub fn faults() -> u64 {
-    FAULTS.load(Relaxed)
-}
-
-/// Grows, before anybody can read the zeroes, when a mapping first has a page replaced.
-#[inline]
-pub fn losses() -> u64 {
-    // What was read before this is asked must have been read before it is answered.
-    fence(Acquire);
-    LOSSES.load(SeqCst)
-}
-
-/// A write to a socket said EFAULT: some mapping's file is shorter than it should be. Poisons the thread.
-pub fn note_efault() {
-    FAULTS.fetch_add(1, Relaxed);
-    set_poison(true);
-}
-
-// What the handler sees.
-
-/// An arena's place in the table. Its `version` is odd while it is changed; the arena in which a fault
-/// happens is in use and does not change, so that a reader never has to wait or try again.
-struct Entry {
-    version: AtomicUsize,
-    start: AtomicUsize,
-    /// 0: the entry is free.
-    end: AtomicUsize,
-    slot_bytes: AtomicUsize,
-    flags: AtomicPtr<AtomicU8>,
-}
-
-static ARENAS: [Entry; MAX_ARENAS] = [const { Entry::free() }; MAX_ARENAS];
-/// How many entries were ever in use at a time: the rest need not be looked at.
-static ARENAS_USED: AtomicUsize = AtomicUsize::new(0);
-/// Held by who changes an entry.
-static ARENAS_LOCK: Mutex<()> = Mutex::new(());
-static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
-static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
-
-impl Entry {
-    const fn free() -> Self {
-        Self {
-            version: AtomicUsize::new(0),
-            start: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
-            slot_bytes: AtomicUsize::new(0),
-            flags: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    fn set(&self, range: Range<usize>, slot_bytes: usize, flags: *mut AtomicU8) {
-        let version = self.version.load(Relaxed);
-        self.version.store(version.wrapping_add(1), Relaxed);
-        fence(Release);
-        self.start.store(range.start, Relaxed);
-        self.end.store(range.end, Relaxed);
-        self.slot_bytes.store(slot_bytes, Relaxed);
-        self.flags.store(flags, Relaxed);
-        self.version.store(version.wrapping_add(2), Release);
-    }
-
-    fn contains(&self, address: usize) -> bool {
-        let version = self.version.load(Acquire);
-        let is_inside = (self.start.load(Relaxed)..self.end.load(Relaxed)).contains(&address);
-        fence(Acquire);
-        is_inside && version % 2 == 0 && version == self.version.load(Relaxed)
-    }
-
-    fn slot_and_offset(&self, address: usize) -> (usize, usize) {
-        let (offset, slot_bytes) = (address - self.start.load(Relaxed), self.slot_bytes.load(Relaxed).max(1));
-        (offset / slot_bytes, offset % slot_bytes)
-    }
-}
-
-fn register(range: Range<usize>, slot_bytes: usize, flags: &[AtomicU8]) -> io::Result<usize> {
-    let _lock = ARENAS_LOCK.lock();
-    let Some(free) = ARENAS.iter().position(|entry| entry.end.load(Relaxed) == 0) else {
-        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many arenas"));
-    };
-    ARENAS[free].set(range, slot_bytes, flags.as_ptr().cast_mut());
-    ARENAS_USED.fetch_max(free + 1, Release);
-    Ok(free)
-}
-
-fn unregister(entry: usize) {
-    let _lock = ARENAS_LOCK.lock();
-    ARENAS[entry].set(0..0, 0, ptr::null_mut());
-}
-
-/// The entry of the arena that the address of a live mapping belongs to.
-fn find(address: usize) -> Option<(usize, &'static Entry)> {
-    let used = ARENAS_USED.load(Acquire);
-    ARENAS[..used].iter().enumerate().find(|(_, entry)| entry.contains(address))
-}
-
-fn page_bytes() -> usize {
-    PAGE_BYTES.load(Relaxed).max(1)
-}
-
-/// Installs the handler of SIGBUS, once a process.
-///
-/// A fault outside of every arena gets what was installed before, which then stays in place; a SIGBUS that
-/// somebody sent gets the default action: it ends the process.
-pub fn install() {
-    PREVIOUS.get_or_init(|| {
-        PAGE_BYTES.store(rustix::param::page_size(), Relaxed);
-        let mut action = default_action();
-        let mut previous = default_action();
-        action.sa_sigaction = on_sigbus as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        // SAFETY: both point to valid structures, and the handler has the signature of SA_SIGINFO and
-        // does only what a handler may.
-        unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut previous) };
-        previous
-    });
-}
-
-fn default_action() -> libc::sigaction {
-    // SAFETY: plain data, for which zeroes mean SIG_DFL, no flags and an empty mask.
-    unsafe { mem::zeroed() }
-}
-
-/// Async-signal-safe: atomics, thread-local storage without initializer, and system calls.
-extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
-    // SAFETY: the thread's own `errno`, which lives as long as the thread.
-    let errno = unsafe { &mut *libc::__errno_location() };
-    let saved = *errno;
-    // SAFETY: the kernel passes a valid structure, and `si_addr` is read only when it is a fault's.
-    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr()) };
-    let is_missing_page = matches!(code, libc::BUS_ADRERR | libc::BUS_OBJERR | libc::BUS_MCEERR_AR);
-    if !(is_missing_page && replace_page(address)) {
-        pass_on(signal, code <= 0);
-    }
-    *errno = saved;
-}
-
-/// Puts zeroes in place of a missing page of an arena and tells everybody.
-fn replace_page(address: *mut c_void) -> bool {
-    let Some((_, entry)) = find(address.addr()) else { return false };
-    let (slot, _) = entry.slot_and_offset(address.addr());
-    // SAFETY: the arena is in use by the read that failed, so that its flags are there, one for each slot.
-    let flags = unsafe { &*entry.flags.load(Relaxed).add(slot) };
-    if flags.load(SeqCst) & LOST == 0 {
-        // Counted before it is marked, so that whoever finds the mark need not count. Two that come at
-        // once may both count.
-        LOSSES.fetch_add(1, SeqCst);
-        flags.fetch_or(BAD | LOST, SeqCst);
-    }
-    let page = address.map_addr(|address| address & !(page_bytes() - 1));
-    let map_flags = MapFlags::PRIVATE | MapFlags::FIXED;
-    // SAFETY: the page lies in a slot that is mapped. What it held can't be read; when another thread was
-    // faster, zeroes are replaced by zeroes.
-    if unsafe { mmap_anonymous(page, page_bytes(), ProtFlags::READ, map_flags) }.is_err() {
-        return false;
-    }
-    FAULTS.fetch_add(1, Relaxed);
-    set_poison(true);
-    true
-}
-
-/// Leaves a SIGBUS that is not ours to what was installed before. A fault is raised again on return.
-fn pass_on(signal: c_int, is_sent: bool) {
-    let previous = PREVIOUS.get().filter(|_| !is_sent).copied().unwrap_or_else(default_action);
-    // SAFETY: a valid structure: the default, or what `sigaction` itself gave us.
-    unsafe { libc::sigaction(signal, &raw const previous, ptr::null_mut()) };
-    if is_sent {
-        // SAFETY: no memory is touched. It is delivered when the handler has returned.
-        unsafe { libc::raise(signal) };
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Limits;
+use super::integrity::Integrity;
 use super::interim::InterimQueue;
 
 /// How long a closing connection may take to read what the client still sends, so that a reset
@@ -37,6 +38,8 @@ pub(super) enum Expired {
 /// locked addition.
 #[derive(Debug)]
 pub(super) struct Activity {
+    /// Beside the times, because all parts of a connection hold this.
+    pub(super) integrity: Integrity,
     started: Instant,
     /// When the connection was polled last, in nanoseconds since `started`.
     polled_at: AtomicU64,
@@ -72,6 +75,7 @@ enum StreamSlot {
 impl Activity {
     pub(super) fn new() -> Self {
         Self {
+            integrity: Integrity::default(),
             started: Instant::now(),
             polled_at: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),

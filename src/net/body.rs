@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use crate::region;
 
 /// Why a request's body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +132,12 @@ impl<B, F: Future<Output = Response<B>> + Unpin> Future for Answering<F> {
     type Output = Result<Response<ResponseBody<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(Pin::new(&mut self.answer).poll(cx));
+        let polled = Pin::new(&mut self.answer).poll(cx);
+        if let Some(ending) = &self.ending {
+            // What its making hits, on HTTP/2 in a task of its own, is the connection's.
+            ending.activity.integrity.take_poison();
+        }
+        let response = ready!(polled);
         match self.ending.take() {
             Some(ending) => Poll::Ready(Ok(response.map(|body| ending.with(body)))),
             // Polled after its end, which nobody does.
@@ -165,7 +171,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let losses = region::losses();
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let integrity = &self.ending.activity.integrity;
+        integrity.take_poison();
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(chunk) = frame.data_ref()
+        {
+            integrity.on_chunk(chunk, losses);
+        }
         if let Some(stream) = self.ending.stream {
             self.ending.activity.on_stream(stream, frame.is_ready());
         }

@@ -267,7 +267,16 @@ where
 enum Event {
     Done(hyper::Result<()>),
     Expired(Expired),
+    Fault,
     Phase,
+}
+
+/// Polls the connection. A page of a mapped file that was missing meanwhile ends this connection, and no
+/// other that the thread serves.
+fn poll_conn(conn: Pin<&mut impl Drain>, activity: &Activity, cx: &mut Context<'_>) -> Poll<Event> {
+    let polled = conn.poll(cx);
+    activity.integrity.take_poison();
+    if activity.integrity.is_lost() { Poll::Ready(Event::Fault) } else { polled.map(Event::Done) }
 }
 
 /// Runs a connection until it ends, its deadline passes or the node stops.
@@ -291,8 +300,8 @@ async fn drive<H: Handler>(
             let mut is_watching = false;
             poll_fn(|cx| {
                 activity.look_at_clock();
-                if let Poll::Ready(result) = conn.as_mut().poll(cx) {
-                    return Poll::Ready(Event::Done(result));
+                if let Poll::Ready(event) = poll_conn(conn.as_mut(), activity, cx) {
+                    return Poll::Ready(event);
                 }
                 if let Poll::Ready(expired) = watchdog.as_mut().poll_expired(cx) {
                     return Poll::Ready(Event::Expired(expired));
@@ -316,10 +325,12 @@ async fn drive<H: Handler>(
             Event::Done(_) | Event::Expired(Expired::Linger | Expired::Drained) => return Ok(()),
             Event::Expired(Expired::Idle) => {
                 conn.as_mut().graceful_shutdown();
-                let _ = timeout(GOAWAY_GRACE, conn).await;
+                let goodbye = poll_fn(|cx| poll_conn(conn.as_mut(), activity, cx));
+                let _ = timeout(GOAWAY_GRACE, goodbye).await;
                 return Err(End::Expired(Expired::Idle));
             }
             Event::Expired(expired) => return Err(End::Expired(expired)),
+            Event::Fault => return Err(End::Fault),
             Event::Phase => {
                 if *phase.borrow() == Phase::Stop || phase.has_changed().is_err() {
                     return Ok(());

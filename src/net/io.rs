@@ -1,7 +1,7 @@
 //! The socket below TLS and HTTP: passes bytes on and notes progress.
 
 use std::cell::RefCell;
-use std::io::{IoSlice, Result};
+use std::io::{Error, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::activity::Activity;
+use crate::region;
 
 /// A head and a body up to here go out by one `send`: copying them costs less than a `writev` does
 /// beyond it.
@@ -34,10 +35,24 @@ impl TrackedIo {
         Self { stream, activity, write_closed: false }
     }
 
-    fn noted(&self, result: Poll<Result<usize>>) -> Poll<Result<usize>> {
+    /// Nothing goes out when what was read of mapped files may be wrong. Called when all has been read
+    /// that is about to be written.
+    #[inline]
+    fn check(&self) -> Result<()> {
+        if self.activity.integrity.is_lost() { Err(Error::other(region::Poisoned)) } else { Ok(()) }
+    }
+
+    fn noted(&self, result: Poll<Result<usize>>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         match &result {
             Poll::Ready(Ok(_)) => self.activity.on_write(true),
             Poll::Pending => self.activity.on_write(false),
+            Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::EFAULT) => {
+                region::note_efault();
+                // The kernel does not say which: reading them marks the mapping.
+                for buf in bufs {
+                    let _ = region::probe(buf);
+                }
+            }
             Poll::Ready(Err(_)) => {}
         }
         result
@@ -57,8 +72,9 @@ impl AsyncRead for TrackedIo {
 
 impl AsyncWrite for TrackedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        self.check()?;
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.noted(result)
+        self.noted(result, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -68,17 +84,19 @@ impl AsyncWrite for TrackedIo {
     ) -> Poll<Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total > SMALL_BYTES {
+            self.check()?;
             let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-            return self.noted(result);
+            return self.noted(result, bufs);
         }
         let result = SMALL.with_borrow_mut(|small| {
             small.clear();
             for buf in bufs {
                 small.extend_from_slice(buf);
             }
+            self.check()?;
             Pin::new(&mut self.stream).poll_write(cx, small)
         });
-        self.noted(result)
+        self.noted(result, &[])
     }
 
     fn is_write_vectored(&self) -> bool {

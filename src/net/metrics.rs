@@ -14,7 +14,7 @@ use super::activity::Expired;
 use super::limits::Refused;
 use crate::telemetry::{Cells, encode_cells, encode_gauge};
 
-const ENDS: [&str; 9] = [
+const ENDS: [&str; 10] = [
     "header_timeout",
     "idle_timeout",
     "write_stall",
@@ -24,6 +24,7 @@ const ENDS: [&str; 9] = [
     "limit",
     "client_limit",
     "proxy_protocol",
+    "fault",
 ];
 const HANDSHAKES: [(&str, &str); 4] = [("1.2", "false"), ("1.2", "true"), ("1.3", "false"), ("1.3", "true")];
 const ACCEPTED: usize = ENDS.len() + HANDSHAKES.len();
@@ -60,6 +61,8 @@ pub(super) enum End {
     Tls,
     /// No PROXY protocol header where there has to be one, or from somebody who is not trusted.
     Proxy,
+    /// Bytes that it was sending are not there any more.
+    Fault,
 }
 
 impl NetMetrics {
@@ -92,6 +95,7 @@ impl NetMetrics {
             End::Refused(Refused::Total) => 6,
             End::Refused(Refused::Client) => 7,
             End::Proxy => 8,
+            End::Fault => 9,
         };
         self.cells.add(cell, 1);
     }

@@ -10,6 +10,7 @@ mod activity;
 mod body;
 mod conn;
 mod http1_io;
+mod integrity;
 mod interim;
 mod io;
 mod limits;
@@ -127,3 +128,6 @@ pub enum Phase {
     /// End at once.
     Stop,
 }
+
+#[cfg(test)]
+mod tests;

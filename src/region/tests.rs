@@ -3,7 +3,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 
 /// A file of `pages` pages, each full of its own number from 1; it has no name any more.
@@ -125,11 +125,29 @@ fn whoever_reads_replaced_pages_later_sees_the_loss_though_not_a_fault() {
     let arena = arena(1, 1);
     let file = file(1);
     let mapping = map(&arena, &file);
-    let before = losses();
+    let (taken, other, later) = (Taken::default(), Taken::default(), Taken::default());
+    taken.add(mapping.as_ref(), losses());
+    other.add(&[0; 8], losses());
+    assert!(!taken.is_lost());
     file.set_len(0).unwrap();
     thread::scope(|scope| scope.spawn(|| probe(mapping.as_ref())).join()).unwrap().unwrap_err();
     assert_eq!(guarded(|| mapping.as_ref()[0]), Ok(0));
-    assert!(mapping.is_bad() && losses() > before);
+    assert!(mapping.is_bad() && taken.is_lost() && !other.is_lost());
+    later.add(mapping.as_ref(), losses());
+    assert!(!later.is_lost(), "nobody takes from what is bad");
+}
+
+#[test]
+fn what_was_taken_from_another_mapping_is_not_lost() {
+    let arena = arena(2, 1);
+    let files = [file(1), file(1)];
+    let mappings = [map(&arena, &files[0]), map(&arena, &files[1])];
+    let taken = [Taken::default(), Taken::default()];
+    taken[0].add(mappings[0].as_ref(), losses());
+    taken[1].add(mappings[1].as_ref(), losses());
+    files[1].set_len(0).unwrap();
+    probe(mappings[1].as_ref()).unwrap_err();
+    assert_eq!((taken[0].is_lost(), taken[1].is_lost()), (false, true));
 }
 
 #[test]

@@ -70,7 +70,11 @@ fn what_can_not_be_resumed_breaks_off_and_is_not_stored() {
         ("\"1\"", RANGES, |seen| rest(seen, "\"2\"", 2)),
         ("\"1\"", RANGES, |_| respond(200, &[("ETag", "\"2\"")], pattern(LENGTH, 2))),
         ("\"1\"", RANGES, |_| {
-            respond(206, &[("ETag", "\"1\""), ("Content-Range", "bytes 99999-299999/300000")], pattern(200_001, 1))
+            respond(
+                206,
+                &[("ETag", "\"1\""), ("Content-Range", "bytes 99999-299999/300000")],
+                pattern(200_001, 1),
+            )
         }),
         ("\"1\"", RANGES, |_| vec![Step::Close]),
     ];
