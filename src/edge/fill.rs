@@ -8,10 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
+use super::accept::ensure_date;
 use super::admit::Admitted;
 use super::collapse::Lead;
 use super::flight::{End, Flight, Published, Unshared};
@@ -21,19 +22,14 @@ use super::slices::Sliced;
 use super::{Edge, framing, resume};
 use crate::object::{Head, Object};
 use crate::origin::{InterimSender, OriginBody, OriginError, on_interim};
-use crate::rules::freshness::Freshness;
 use crate::rules::key::CacheKey;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
-use crate::rules::vary::{self, Vary, VaryRule};
-use crate::rules::{date, hop, storable, update};
-use crate::store::{Deposit, NoRoom};
+use crate::rules::{hop, update};
+use crate::store::Deposit;
 
 /// How long a fill that is not stored waits for slow followers before it goes on without them.
 const PACE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Fields towards the origin that name the client.
-const PER_CLIENT: [header::HeaderName; 2] = [super::X_FORWARDED_FOR, super::FORWARDED];
 
 /// An answer for the leader alone.
 pub(super) struct Private {
@@ -218,19 +214,6 @@ impl Fill {
         self.lead.flight.publish(Published::Refreshed(object));
     }
 
-    /// Which requests an answer with these fields is for; `None`: none but its own.
-    fn selecting(&self, headers: &HeaderMap) -> Option<(VaryRule, vary::VariantKey)> {
-        match vary::parse(headers) {
-            Vary::Any => None,
-            // The origin sees what we wrote there, which is each client's own.
-            Vary::Fields(rule) if rule.names().iter().any(|name| PER_CLIENT.contains(name)) => None,
-            Vary::Fields(rule) => {
-                let variant = rule.key(&self.request);
-                Some((rule, variant))
-            }
-        }
-    }
-
     /// Other variants of the key, which one entry holds together, are brought into memory before it
     /// changes.
     async fn load_siblings(&self, head: &Head) {
@@ -274,64 +257,6 @@ impl Fill {
                 self.lead.flight.publish(Published::Unshared);
             }
         }
-    }
-
-    /// Decides whether an answer is stored, and takes its room.
-    pub(super) fn accept(&mut self, answer: &Answer) -> Result<(Head, Option<Deposit>), Unshared> {
-        let status = answer.response.status();
-        let mut headers = answer.response.headers().clone();
-        ensure_date(&mut headers, answer.response_time);
-        let freshness = self.decide(answer, &headers).map_err(Unshared::NotStored)?;
-        storable::prepare(&mut headers, self.admitted.treatment.policy.set_cookie);
-        let selecting = self.selecting(&headers).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
-        let size = answer.response.body().size_hint();
-        let deposit = match self.edge.store.deposit(answer.key.hash(), size.exact()) {
-            Ok(deposit) => Some(deposit),
-            // Shared by all who ask while it comes.
-            Err(NoRoom::NotAdmitted) => None,
-            Err(NoRoom::TooLarge) if answer.kind == Kind::Part => None,
-            Err(NoRoom::TooLarge) => return Err(Unshared::TooLarge),
-        };
-        // Copied: what was parsed is a slice of the connection's buffer.
-        let origin_age =
-            headers.remove(header::AGE).and_then(|age| HeaderValue::from_bytes(age.as_bytes()).ok());
-        if let Some(length) = size.exact()
-            && status != StatusCode::NO_CONTENT
-        {
-            headers.insert(header::CONTENT_LENGTH, length.into());
-        }
-        self.resumable = resume::validator(status, &headers, answer.response_time);
-        if status == StatusCode::OK && !headers.contains_key(header::ACCEPT_RANGES) {
-            headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        }
-        headers.append(header::VIA, self.edge.via.clone());
-        let mut head = Head::new(answer.key.clone(), status, headers, selecting, freshness);
-        head.origin_age = origin_age;
-        head.version = answer.version;
-        Ok((head, deposit))
-    }
-
-    /// May it be stored, and for how long is it fresh?
-    fn decide(&self, answer: &Answer, headers: &HeaderMap) -> Result<Freshness, storable::NotStored> {
-        let policy = &self.admitted.treatment.policy;
-        let status = answer.response.status();
-        if (status == StatusCode::PARTIAL_CONTENT) != (answer.kind == Kind::Part) {
-            return Err(storable::NotStored::Partial);
-        }
-        let is_post = answer.kind == Kind::Post;
-        let exchange = Exchange {
-            method: if is_post { &Method::POST } else { &Method::GET },
-            request_headers: &self.request,
-            // What is known of a part is known of the whole (RFC 9111 §3.3).
-            status: if answer.kind == Kind::Part { StatusCode::OK } else { status },
-            response_headers: headers,
-            request_time: answer.request_time,
-            response_time: answer.response_time,
-        };
-        if is_post {
-            return policy::decide_post(&exchange, policy, &self.admitted.as_target());
-        }
-        policy::decide(&exchange, policy)
     }
 
     /// Streams the body to the followers and, once it is complete, stores it.
@@ -441,13 +366,6 @@ async fn has_room(flight: &Flight) -> bool {
 /// Statuses for which a stored response stands in (RFC 5861 §4).
 pub(super) fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
-}
-
-/// A recipient with a clock gives a response the Date that it lacks (RFC 9110 §6.6.1).
-fn ensure_date(headers: &mut HeaderMap, now: Millis) {
-    if !headers.contains_key(header::DATE) {
-        headers.insert(header::DATE, date::format(now.as_secs_floor()));
-    }
 }
 
 /// The key that a fill stores under; for the store's second look.

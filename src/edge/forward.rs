@@ -146,6 +146,16 @@ impl Edge {
         for_client(headers, admitted);
         response
     }
+
+    /// `OPTIONS *` is about this server, not about a resource (RFC 9110 §9.3.7).
+    pub(super) fn options_of_the_node(&self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+        headers.insert(&CACHE_STATUS, cache_status(&self.config.node, &CacheStatus::default()));
+        response
+    }
 }
 
 /// Asks whether the stored response is still the one (RFC 9111 §4.3.1), with its validators verbatim.

@@ -40,27 +40,8 @@ impl Edge {
         fwd: Fwd,
     ) -> Answered {
         let key = admitted.key.hash();
-        let wants_range = parts.headers.contains_key(header::RANGE);
-        if let Some(sliced) = self.collapse.sliced(key)
-            && base.is_none()
-            && let Some(answered) = self.from_slices(admitted, parts, &sliced).await
-        {
+        if let Some(answered) = self.by_parts(admitted, parts, base.is_some(), fwd).await {
             return answered;
-        }
-        if wants_range
-            && admitted.treatment.range_miss == RangeMiss::Forward
-            && let Some(answered) = self.from_part(admitted, parts).await
-        {
-            return answered;
-        }
-        if wants_range
-            && (admitted.treatment.range_miss == RangeMiss::Forward && base.is_none()
-                || self.collapse.is_too_large(key, self.clock.now()))
-        {
-            return match self.count_miss(admitted) {
-                Ok(()) => self.forward_range(admitted, parts, fwd).await,
-                Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
-            };
         }
         let mut base = base;
         let mut is_counted = false;
@@ -108,6 +89,40 @@ impl Edge {
         let error = OriginError::Malformed("its answers could not be used".into());
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         self.unanswered(parts, &error, StatusCode::BAD_GATEWAY, &status)
+    }
+
+    /// What can be answered without the whole; `None`: it is to be fetched.
+    async fn by_parts(
+        self: &Arc<Self>,
+        admitted: &Arc<Admitted>,
+        parts: &Parts,
+        is_stored: bool,
+        fwd: Fwd,
+    ) -> Option<Answered> {
+        let key = admitted.key.hash();
+        let wants_range = parts.headers.contains_key(header::RANGE);
+        if let Some(sliced) = self.collapse.sliced(key)
+            && !is_stored
+            && let Some(answered) = self.from_slices(admitted, parts, &sliced).await
+        {
+            return Some(answered);
+        }
+        if wants_range
+            && admitted.treatment.range_miss == RangeMiss::Forward
+            && let Some(answered) = self.stored_part(admitted, parts).await
+        {
+            return Some(answered);
+        }
+        if wants_range
+            && (admitted.treatment.range_miss == RangeMiss::Forward && !is_stored
+                || self.collapse.is_too_large(key, self.clock.now()))
+        {
+            return Some(match self.count_miss(admitted) {
+                Ok(()) => self.forward_range(admitted, parts, fwd).await,
+                Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
+            });
+        }
+        None
     }
 
     /// Starts a fetch in a task of its own.

@@ -18,6 +18,7 @@
 //!
 //! Not here: sockets (`net`), what HTTP caching permits (`rules`), where bytes are kept (`store`).
 
+mod accept;
 mod admit;
 mod answer;
 mod body;
@@ -52,7 +53,7 @@ use std::time::Instant;
 
 use http::header::HeaderName;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 pub use answer::Answer;
 pub use body::{Body, BodyError};
@@ -371,16 +372,6 @@ impl Edge {
         for other in invalidate::targets(&target, response) {
             self.store.invalidate(&admitted.key_of(&other.path, other.query.as_deref()));
         }
-    }
-
-    /// `OPTIONS *` is about this server, not about a resource (RFC 9110 §9.3.7).
-    fn options_of_the_node(&self) -> Response<Body> {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        let headers = response.headers_mut();
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-        headers.insert(&CACHE_STATUS, respond::cache_status(&self.config.node, &CacheStatus::default()));
-        response
     }
 }
 

@@ -1,12 +1,13 @@
 //! Stored parts: a 206 that an origin gave to a client's own Range, and what can be answered from it
 //! (RFC 9111 §3.3, RFC 9110 §15.3.7).
 //!
-//! A part lies under a key of its own beside the whole's. The newest part replaces the one before it.
+//! Parts lie under a key of their own beside the whole's, a variant for each range that was asked for.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::admit::Admitted;
 use super::body::Body;
@@ -15,7 +16,7 @@ use super::respond::{self, Serving};
 use super::{Edge, Outcome, framing, interim};
 use crate::object::Object;
 use crate::rules::cache_status::{CacheStatus, Fwd};
-use crate::rules::conditional;
+use crate::rules::conditional::{self, Outcome::Proceed};
 use crate::rules::key::CacheKey;
 use crate::rules::partial::{self, Partial};
 
@@ -27,21 +28,25 @@ fn key_of(whole: &CacheKey) -> CacheKey {
 
 impl Edge {
     /// The answer from a stored part, when all that is asked for is there.
-    pub(super) async fn from_part(&self, admitted: &Admitted, parts: &Parts) -> Option<Answered> {
+    pub(super) async fn stored_part(&self, admitted: &Admitted, parts: &Parts) -> Option<Answered> {
         let key = key_of(&admitted.key);
         let entry = self.store.load(&key).await?;
-        let object = entry.select(&parts.headers).filter(|object| self.is_fresh(object))?;
         let now = self.clock.now();
-        // What a condition comes to is better said by the origin.
-        let evaluated = conditional::evaluate(&parts.method, &parts.headers, &object.head.validators(), now);
-        if evaluated != conditional::Outcome::Proceed
-            || !conditional::if_range_holds(&parts.headers, &object.head.validators(), now)
-            || !object.body.is_readable().await
-        {
+        let is_usable = |object: &&Arc<Object>| {
+            let validators = object.head.validators();
+            self.is_fresh(object)
+                && object.head.vary.matches_but_for(&header::RANGE, &parts.headers, &object.head.variant)
+                // What a condition comes to is better said by the origin.
+                && conditional::evaluate(&parts.method, &parts.headers, &validators, now) == Proceed
+                && conditional::if_range_holds(&parts.headers, &validators, now)
+        };
+        let (object, wanted) = entry.variants().iter().filter(is_usable).find_map(|object| {
+            let wanted = reusable(object, &parts.headers)?;
+            Some((object, wanted))
+        })?;
+        if !object.body.is_readable().await {
             return None;
         }
-        let promised = partial::of_headers(&object.head.headers)?;
-        let there = partial::stored_range(&object.head.headers, object.body.len())?;
         let status = CacheStatus {
             hit: true,
             ttl: Some(object.head.freshness.ttl_secs(now)),
@@ -50,12 +55,7 @@ impl Edge {
         };
         self.store.promote(key.hash());
         let serving = self.serving(admitted, parts, status, false);
-        if let Some(wanted) = partial::subset(&there, &parts.headers) {
-            return Some((Outcome::Hit, answer(&serving, object, &there, &wanted)));
-        }
-        // The origin sent less than it promised; who asks for the same gets the same.
-        let is_the_same = partial::subset(&promised, &parts.headers) == Some(promised.range);
-        is_the_same.then(|| (Outcome::Hit, respond::from_object(&serving, object)))
+        Some((Outcome::Hit, answer(&serving, object, wanted)))
     }
 
     /// A range of what is not there, asked of the origin as it is; a 206 is stored as a part.
@@ -91,13 +91,29 @@ impl Edge {
     }
 }
 
-fn answer(
-    serving: &Serving<'_>,
-    object: &Object,
-    there: &Partial,
-    wanted: &std::ops::Range<u64>,
-) -> Response<Body> {
+/// What of a part is to be served.
+enum Reuse {
+    /// All of it, as it was.
+    AsItWas,
+    /// These positions of the whole.
+    Positions(Partial, Range<u64>),
+}
+
+fn reusable(object: &Object, request: &HeaderMap) -> Option<Reuse> {
+    let promised = partial::of_headers(&object.head.headers)?;
+    let there = partial::stored_range(&object.head.headers, object.body.len())?;
+    // Also when the origin sent less than it promised: who asks for the same gets the same.
+    if object.head.vary.key(request) == object.head.variant {
+        return Some(Reuse::AsItWas);
+    }
+    let wanted =
+        partial::subset(&there, request).or_else(|| partial::open_end(&promised, &there, request))?;
+    Some(Reuse::Positions(there, wanted))
+}
+
+fn answer(serving: &Serving<'_>, object: &Object, reuse: Reuse) -> Response<Body> {
     let mut response = respond::from_object(serving, object);
+    let Reuse::Positions(there, wanted) = reuse else { return response };
     let complete = there.complete.map_or("*".to_owned(), |complete| complete.to_string());
     let content_range = format!("bytes {}-{}/{complete}", wanted.start, wanted.end - 1);
     if let Ok(value) = HeaderValue::try_from(content_range) {

@@ -51,6 +51,16 @@ pub fn subset(partial: &Partial, request: &HeaderMap) -> Option<Range<u64>> {
     there.then_some(wanted)
 }
 
+/// What there is of an open range (`first-`) whose end was promised and did not come: a server may send less than all of
+/// what was asked for (RFC 9110 §15.3.7).
+#[must_use]
+pub fn open_end(promised: &Partial, there: &Partial, request: &HeaderMap) -> Option<Range<u64>> {
+    let specs = range::specs(request)?;
+    let [Spec::From(first)] = specs[..] else { return None };
+    let is_the_end = promised.complete == Some(promised.range.end);
+    (is_the_end && there.range.contains(&first)).then_some(first..there.range.end)
+}
+
 /// The Range and If-Range with which the rest of a partial object is asked for; `None` without a strong validator, because
 /// two halves of different representations must never meet.
 #[must_use]

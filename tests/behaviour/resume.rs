@@ -61,9 +61,12 @@ fn a_fill_that_broke_off_goes_on_where_it_was() {
     assert_eq!(origin.count("/a"), 3);
 }
 
+/// A tag, the field that says that ranges are taken, and the answer to the second request.
+type Case = (&'static str, &'static str, fn(&Seen) -> Reply);
+
 #[test]
 fn what_can_not_be_resumed_breaks_off_and_is_not_stored() {
-    let cases: [(&str, &str, fn(&Seen) -> Reply); 6] = [
+    let cases: [Case; 6] = [
         ("W/\"1\"", RANGES, |seen| rest(seen, "W/\"1\"", 1)),
         ("\"1\"", "", |seen| rest(seen, "\"1\"", 1)),
         // Another representation: its bytes must not follow those of the first.
