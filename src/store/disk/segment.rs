@@ -312,7 +312,8 @@ impl Segment {
             return Ok(());
         }
         let bytes = self.slice(place.offset, place.length).ok_or(Lost)?;
-        let Ok(sum) = region::guarded(|| Sum::of(&bytes)) else {
+        // A page that another reader found missing reads as zeroes from then on, without a fault.
+        let Some(sum) = region::guarded(|| Sum::of(&bytes)).ok().filter(|_| !self.is_bad()) else {
             self.shared.health.note(Fault::Truncated);
             return Err(Lost);
         };
@@ -358,7 +359,7 @@ impl Pages for Segment {
     }
 
     fn is_revoked(&self) -> bool {
-        self.revoked.load(Relaxed)
+        self.revoked.load(Relaxed) || self.is_bad()
     }
 
     fn is_live(&self) -> bool {
