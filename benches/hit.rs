@@ -127,6 +127,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         redirect_to_https: false,
         hsts: None,
         methods: None,
+        purge: edge::config::SitePurge::default(),
         rules: Vec::new(),
         default: treatment,
     };
@@ -139,7 +140,8 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         sites: vec![Arc::new(site)],
     };
     let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off }).expect("off can't fail");
-    Edge::new(config, store.clone(), clock, log, 0)
+    let purges = larder::purge::Purges::open(larder::purge::Config::default(), clock).expect("memory");
+    Edge::new(config, (store.clone(), purges), clock, log, 0)
 }
 
 fn request() -> Request<RequestBody> {

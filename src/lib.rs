@@ -19,6 +19,7 @@ pub mod net;
 pub mod node;
 pub mod object;
 pub mod origin;
+pub mod purge;
 pub mod region;
 pub mod rules;
 pub mod store;

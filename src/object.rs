@@ -10,6 +10,7 @@
 //!    its charge with it, so that pinned bytes count against the memory budget.
 //! 5. *Gone*: the last response ends, the charge is given back.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::rules::conditional::Validators;
 use crate::rules::date;
-use crate::rules::freshness::Freshness;
+use crate::rules::freshness::{Freshness, State};
 use crate::rules::key::CacheKey;
 use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
@@ -112,6 +113,10 @@ pub struct Head {
     pub variant: VariantKey,
     /// How long it may be served.
     pub freshness: Freshness,
+    /// Names under which it may be purged.
+    pub tags: Arc<[Box<str>]>,
+    /// The last purge that was applied before its fetch began.
+    pub as_of: u64,
     /// The store's count when its fetch began: of two responses to the same requests the higher one
     /// stays.
     pub version: u64,
@@ -138,6 +143,8 @@ impl Head {
             date: secs(header::DATE),
             origin_age: None,
             version: 0,
+            tags: Arc::default(),
+            as_of: 0,
             key,
             status,
             headers,
@@ -186,6 +193,8 @@ impl Head {
             variant: self.variant.clone(),
             freshness: self.freshness.clone(),
             version: self.version,
+            tags: self.tags.clone(),
+            as_of: self.as_of,
             last_modified: self.last_modified,
             date: self.date,
         }
@@ -206,6 +215,7 @@ impl Head {
             + 2 * self.key.canonical().len() as u64
             + self.variant.as_bytes().len() as u64
             + field_bytes(&self.headers)
+            + self.tags.iter().map(|tag| tag.len() as u64 + TAG_OVERHEAD_BYTES).sum::<u64>()
     }
 }
 
@@ -219,12 +229,18 @@ pub struct Object {
     must_revalidate: AtomicBool,
     last_used_ms: AtomicI64,
     inline: OnceLock<(u32, Place)>,
+    /// The last purge that it was compared with.
+    checked: AtomicU64,
+    /// Since when it is stale by a soft purge, in milliseconds of node time; `i64::MAX`: it is not.
+    stale_since: AtomicI64,
     _charge: Charge,
 }
 
 /// What a stored object costs beside its body and its header text: the structs, their reference
 /// counts, the entry, the map's node and slot.
 const OBJECT_OVERHEAD_BYTES: u64 = 1024;
+/// A tag's own allocation, and its place in the list.
+const TAG_OVERHEAD_BYTES: u64 = 32;
 /// A field in a `HeaderMap`: bucket, index slot, and the shared state of its value.
 const FIELD_OVERHEAD_BYTES: u64 = 168;
 
@@ -235,6 +251,8 @@ impl Object {
             must_revalidate: AtomicBool::new(false),
             last_used_ms: AtomicI64::new(head.freshness.response_time.0),
             inline: OnceLock::new(),
+            checked: AtomicU64::new(head.as_of),
+            stale_since: AtomicI64::new(i64::MAX),
             _charge: Charge::new(gauge, head.weight() + body.uncharged_weight()),
             head,
             body,
@@ -274,6 +292,53 @@ impl Object {
     /// revalidation makes a new object.
     pub fn invalidate(&self) {
         self.must_revalidate.store(true, Relaxed);
+    }
+
+    /// The last purge that it was compared with.
+    #[inline]
+    pub fn checked(&self) -> u64 {
+        self.checked.load(Relaxed)
+    }
+
+    /// Notes that it was compared with all purges up to `seq`, and is kept; perhaps stale by a soft one.
+    pub fn set_checked(&self, seq: u64, stale_since: Option<Millis>) {
+        if let Some(since) = stale_since {
+            let since = since.max(self.head.freshness.response_time);
+            self.stale_since.fetch_min(since.0, Relaxed);
+        }
+        self.checked.fetch_max(seq, Relaxed);
+    }
+
+    /// What may be done with it now.
+    #[inline]
+    pub fn state(&self, now: Millis) -> State {
+        if self.is_invalidated() {
+            return State::MustRevalidate;
+        }
+        match self.stale_since.load(Relaxed) {
+            i64::MAX => self.head.freshness.state(now),
+            since => self.expired(since).state(now),
+        }
+    }
+
+    /// Whether it may stand in for an origin that fails.
+    pub fn may_serve_on_error(&self, now: Millis) -> bool {
+        !self.is_invalidated() && self.freshness().may_serve_on_error(now)
+    }
+
+    /// How long it may be served, soft purges considered.
+    pub fn freshness(&self) -> Cow<'_, Freshness> {
+        match self.stale_since.load(Relaxed) {
+            i64::MAX => Cow::Borrowed(&self.head.freshness),
+            since => Cow::Owned(self.expired(since)),
+        }
+    }
+
+    #[cold]
+    fn expired(&self, since: i64) -> Freshness {
+        let mut freshness = self.head.freshness.clone();
+        freshness.expire(Millis(since));
+        freshness
     }
 
     /// Whether [`Object::invalidate`] was called.

@@ -85,6 +85,8 @@ pub struct SiteConfig {
     pub hsts: Duration,
     /// Methods let in; `None`: all.
     pub methods: Option<Vec<http::Method>>,
+    /// Who may purge without a token, and where tags stand.
+    pub purge: edge::config::SitePurge,
     /// The site's own treatment.
     pub default: TreatmentConfig,
     /// Rules, the first match wins.

@@ -153,8 +153,16 @@ pub(super) struct Site {
     pub(super) cache: Cache,
     pub(super) headers: Headers,
     pub(super) access: Access,
+    pub(super) purge: Purge,
     #[serde(default)]
     pub(super) rule: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Purge {
+    pub(super) allow: Vec<String>,
+    pub(super) tag_headers: BTreeMap<String, String>,
+    pub(super) strip_tags: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,10 +9,11 @@ use toml::{Table, Value};
 use super::kind::{parse_cidr, parse_rate, parse_server_url};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
-use crate::edge::config::{Access, HeaderChanges, MissRate, PathPattern, RangeMiss, Signed};
+use crate::edge::config::{Access, HeaderChanges, MissRate, PathPattern, RangeMiss, Signed, SitePurge};
 use crate::net::{CertificateFiles, Limits, ListenConfig};
 use crate::rules::key::{QueryMode, QueryRule};
 use crate::rules::policy::{SetCookie, SitePolicy};
+use crate::rules::tags::{Separator, TagRule};
 use crate::telemetry::{AccessLogConfig, LogOutput};
 use crate::{origin, store};
 
@@ -225,9 +226,19 @@ fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {
         redirect_to_https: raw.https == "redirect",
         hsts: raw.hsts.get(),
         methods,
+        purge: site_purge(&raw.purge),
         default: treatment(&raw.origin, false, &raw.cache, &raw.headers, access(&raw.access)),
         rules: rules.collect(),
     }
+}
+
+fn site_purge(raw: &raw::Purge) -> SitePurge {
+    let field = |(name, separator): (&String, &String)| {
+        let separator = if separator == "comma" { Separator::Comma } else { Separator::Space };
+        Some((name.parse().ok()?, separator))
+    };
+    let fields = raw.tag_headers.iter().filter_map(field).collect();
+    SitePurge { allow: cidrs(&raw.allow), tags: TagRule { fields, strip: raw.strip_tags } }
 }
 
 fn methods(list: &[String]) -> Option<Vec<Method>> {

@@ -228,7 +228,7 @@ const SITE: &[Setting] = &[
     later("compress", Kind::Table(COMPRESS), "Variants made at rest"),
     setting("headers", Kind::Table(HEADERS), "{}", "Changes to heads"),
     setting("access", Kind::Table(ACCESS), "{}", "Who may ask"),
-    later("purge", Kind::Table(PURGE), "Purging and tags"),
+    setting("purge", Kind::Table(PURGE), "{}", "Purging and tags"),
     later("ids", Kind::Table(IDS), "Names of this site in other APIs"),
     optional("rule", Kind::Tables(RULE), "Other treatment by path; the first match wins"),
 ];
@@ -341,13 +341,17 @@ const SIGNED: &[Setting] = &[
 ];
 
 const PURGE: &[Setting] = &[
-    later("allow", CIDRS, "Who may purge without a token"),
-    later(
+    setting("allow", CIDRS, "[]", "Who may purge on data listeners without a token"),
+    setting(
         "tag_headers",
         Kind::Map(Format::HeaderName, &Kind::OneOf(&["space", "comma"])),
-        "Where tags stand",
+        concat!(
+            r#"{ surrogate-key = "space", xkey = "space", cache-tag = "comma", edge-cache-tag = "comma", "#,
+            r#"cdn-tag = "comma", x-cache-tags = "comma", cache-tags = "space", x-magento-tags = "comma" }"#
+        ),
+        "Fields with tags, and what separates them",
     ),
-    later("strip_tags", Kind::Bool, "Remove them towards clients"),
+    setting("strip_tags", Kind::Bool, "true", "Remove them towards clients"),
 ];
 
 const IDS: &[Setting] =

@@ -5,6 +5,7 @@ use http_body::Body as _;
 
 use super::fill::{Answer, Fill, Kind, Wanted};
 use super::flight::Unshared;
+use super::purged::take_tags;
 use super::resume;
 use crate::object::Head;
 use crate::rules::freshness::Freshness;
@@ -34,6 +35,7 @@ impl Fill {
             let variant = rule.key(&self.request);
             selecting = (rule, variant);
         }
+        let tags = take_tags(&self.admitted, &mut headers);
         let size = answer.response.body().size_hint();
         let deposit = match self.edge.store.deposit(answer.key.hash(), size.exact()) {
             Ok(deposit) => Some(deposit),
@@ -57,7 +59,8 @@ impl Fill {
         headers.append(header::VIA, self.edge.via.clone());
         let mut head = Head::new(answer.key.clone(), status, headers, selecting, freshness);
         head.origin_age = origin_age;
-        head.version = answer.version;
+        (head.version, head.as_of) = (answer.version, self.lead.flight.as_of());
+        head.tags = tags;
         Ok((head, deposit))
     }
 

@@ -56,8 +56,8 @@ pub(super) struct Lead {
 
 impl Lead {
     /// A fetch that nobody may follow.
-    pub(super) fn alone() -> Self {
-        Self { flight: Arc::default(), registered: None }
+    pub(super) fn alone(as_of: u64) -> Self {
+        Self { flight: Arc::new(Flight::new(as_of)), registered: None }
     }
 
     /// Takes the flight off the map: who comes from now on finds the store, or fetches anew.
@@ -84,24 +84,27 @@ impl Collapse {
         Arc::new(Self { flights: Mutex::default(), hints: Mutex::new(LruCache::unbounded()) })
     }
 
-    /// Joins the flight of a key, or leads a new one. `found` looks into the store once more under
+    /// Joins the flight of a key, unless it `is_outdated`, or leads a new one. `found` looks into the store once more under
     /// the lock: a flight that has just landed is there, since it leaves the map after storing.
     pub(super) fn join<T>(
         self: &Arc<Self>,
         key: KeyHash,
         request: &http::HeaderMap,
+        as_of: u64,
+        is_outdated: impl FnOnce(&Flight) -> bool,
         found: impl FnOnce() -> Option<T>,
     ) -> Result<Join, T> {
         let vary = self.hints.lock().peek(&key).and_then(|hint| hint.vary.clone());
         let key: FlightKey = (key, vary.map(|rule| rule.key(request)));
         let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&key) {
+        // What was purged since its origin was asked goes on for those who have it, and for nobody else.
+        if let Some(flight) = flights.get(&key).filter(|flight| !is_outdated(flight)) {
             return Ok(Join::Follow(flight.clone()));
         }
         if let Some(found) = found() {
             return Err(found);
         }
-        let flight = Arc::new(Flight::default());
+        let flight = Arc::new(Flight::new(as_of));
         flights.insert(key.clone(), flight.clone());
         Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)) }))
     }
@@ -175,7 +178,7 @@ mod tests {
     use http::HeaderMap;
 
     fn join(collapse: &Arc<Collapse>, key: u128) -> Join {
-        let joined = collapse.join(KeyHash(key), &HeaderMap::new(), || None::<()>);
+        let joined = collapse.join(KeyHash(key), &HeaderMap::new(), 0, |_| false, || None::<()>);
         joined.unwrap_or_else(|()| unreachable!("nothing is found"))
     }
 
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn a_landed_flight_is_found_in_the_store() {
         let collapse = Collapse::new();
-        assert_eq!(collapse.join(KeyHash(1), &HeaderMap::new(), || Some(7)).err(), Some(7));
+        assert_eq!(collapse.join(KeyHash(1), &HeaderMap::new(), 0, |_| false, || Some(7)).err(), Some(7));
         assert_eq!(collapse.in_flight(), 0);
     }
 

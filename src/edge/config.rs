@@ -15,6 +15,7 @@ pub use super::signed::{BadSecret, BadSignature, Signed};
 use crate::origin::Origin;
 use crate::rules::key::{self, QueryRule};
 use crate::rules::policy::SitePolicy;
+use crate::rules::tags::TagRule;
 
 /// The data path of a node.
 #[derive(Debug)]
@@ -48,10 +49,21 @@ pub struct Site {
     pub hsts: Option<HeaderValue>,
     /// Methods let in; `None`: all.
     pub methods: Option<Vec<Method>>,
+    /// Who may purge without a token, and where tags stand.
+    pub purge: SitePurge,
     /// First match wins.
     pub rules: Vec<Rule>,
     /// When no rule matches.
     pub default: Arc<Treatment>,
+}
+
+/// `[site.purge]`.
+#[derive(Clone, Debug, Default)]
+pub struct SitePurge {
+    /// Networks that may purge on data listeners without a token.
+    pub allow: Vec<IpNet>,
+    /// Where tags stand.
+    pub tags: TagRule,
 }
 
 /// One `[[site.rule]]`.

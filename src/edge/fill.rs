@@ -17,6 +17,7 @@ use super::admit::Admitted;
 use super::collapse::Lead;
 use super::flight::{End, Flight, Published, Unshared};
 use super::forward::Purpose;
+use super::purged::take_tags;
 use super::respond::content_length;
 use super::slices::Sliced;
 use super::{Edge, framing, resume};
@@ -111,9 +112,11 @@ impl Fill {
         let mut answer = self.ask(base.as_deref()).await;
         if let (Ok(found), Some(object)) = (&answer, &base)
             && found.response.status() == StatusCode::NOT_MODIFIED
-            && !update::matches_304(&object.head.headers, found.response.headers())
+            && (!update::matches_304(&object.head.headers, found.response.headers())
+                || self.edge.is_gone(&object.head, object.checked()))
         {
-            // RFC 9111 §4.3.4: the 304 speaks of another response than the one we have.
+            // RFC 9111 §4.3.4: the 304 speaks of another response than the one we have; or that one was
+            // purged meanwhile.
             self.edge.store.remove(object);
             base = None;
             answer = self.ask(None).await;
@@ -152,7 +155,7 @@ impl Fill {
     }
 
     fn may_be_stale(&self, base: &Object) -> bool {
-        !base.is_invalidated() && base.head.freshness.may_serve_on_error(self.edge.clock.now())
+        self.edge.survives(base) && base.may_serve_on_error(self.edge.clock.now())
     }
 
     fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
@@ -169,6 +172,8 @@ impl Fill {
         let mut news = answer.response.headers().clone();
         hop::strip_response(&mut news);
         ensure_date(&mut news, answer.response_time);
+        let speaks_of_tags = self.admitted.site.purge.tags.speaks(&news);
+        let tags = take_tags(&self.admitted, &mut news);
         let mut headers = base.head.fields();
         // The stored Via is of the answer that brought the body; the news brings its own.
         headers.remove(header::VIA);
@@ -199,7 +204,8 @@ impl Fill {
             return self.lead.flight.publish(Published::Aborted);
         };
         let mut head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-        head.version = answer.version;
+        (head.version, head.as_of) = (answer.version, self.lead.flight.as_of());
+        head.tags = if speaks_of_tags { tags } else { base.head.tags.clone() };
         let object = Arc::new(base.renewed(Arc::new(head), self.edge.store.gauge()));
         if is_stored {
             self.edge.collapse.mark_shared(object.head.key.hash(), &object.head.vary);

@@ -99,9 +99,30 @@ struct Slot {
 pub(super) struct Flight {
     /// Held for moments, by the fetch for each chunk and by each follower for each chunk.
     state: Mutex<State>,
+    /// The last purge that was applied before the origin was asked.
+    as_of: u64,
 }
 
 impl Flight {
+    /// A flight whose origin is asked now; `as_of` is the last purge that is applied.
+    pub(super) fn new(as_of: u64) -> Self {
+        Self { as_of, ..Self::default() }
+    }
+
+    /// The last purge that was applied before the origin was asked.
+    pub(super) fn as_of(&self) -> u64 {
+        self.as_of
+    }
+
+    /// The head of the response, once it is known.
+    pub(super) fn head(&self) -> Option<Arc<Head>> {
+        match &self.state.lock().published {
+            Some(Published::Streaming(head, _)) => Some(head.clone()),
+            Some(Published::Refreshed(object)) => Some(object.head.clone()),
+            _ => None,
+        }
+    }
+
     /// Publishes what the flight came to; the first word counts.
     pub(super) fn publish(&self, published: Published) {
         self.change(|state| {

@@ -36,17 +36,17 @@ impl Edge {
     pub(super) fn lookup(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
         match self.store.get(&admitted.key) {
             None if self.store.may_load(&admitted.key) => Found::Cold,
-            entry => judge(entry.as_deref(), admitted, request, now),
+            entry => judge(self, entry.as_deref(), admitted, request, now),
         }
     }
 
     /// The same once what is on disk has been read.
     pub(super) async fn load(&self, admitted: &Admitted, request: &HeaderMap) -> Found {
         let entry = self.store.load(&admitted.key).await;
-        let found = judge(entry.as_deref(), admitted, request, self.clock.now());
+        let found = judge(self, entry.as_deref(), admitted, request, self.clock.now());
         match found {
             Found::Fresh(object) | Found::Stale(object) if !object.body.is_readable().await => {
-                judge(None, admitted, request, self.clock.now())
+                judge(self, None, admitted, request, self.clock.now())
             }
             found => found,
         }
@@ -54,13 +54,13 @@ impl Edge {
 
     /// Whether a stored response may be used without asking anybody.
     pub(super) fn is_fresh(&self, object: &Object) -> bool {
-        !object.is_invalidated() && object.head.freshness.state(self.clock.now()) == State::Fresh
+        self.survives(object) && object.state(self.clock.now()) == State::Fresh
     }
 }
 
 #[inline]
-fn judge(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
-    let found = find(entry, admitted, request, now);
+fn judge(edge: &Edge, entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
+    let found = find(edge, entry, admitted, request, now);
     if !admitted.treatment.policy.honor_request_cache_control {
         return found;
     }
@@ -69,7 +69,7 @@ fn judge(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: M
         Found::Fresh(object) | Found::Stale(object) | Found::Revalidate(object)
             if !object.is_invalidated() =>
         {
-            match request::state(&directives, &object.head.freshness, now) {
+            match request::state(&directives, &object.freshness(), now) {
                 State::Fresh => Found::Fresh(object),
                 State::StaleWhileRevalidate => Found::Stale(object),
                 State::MustRevalidate => Found::Revalidate(object),
@@ -86,16 +86,17 @@ fn judge(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: M
 }
 
 #[inline]
-fn find(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
+fn find(edge: &Edge, entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
     let Some(entry) = entry else { return Found::Absent };
     let Some(object) = entry.select(request) else {
-        let chosen = by_language(admitted, entry, request, now);
+        let chosen = by_language(edge, admitted, entry, request, now);
         return chosen.map_or(Found::OtherVariant, Found::Fresh);
     };
-    if object.is_invalidated() {
-        return Found::Revalidate(object.clone());
+    if !edge.survives(object) {
+        edge.store.remove(object);
+        return Found::Absent;
     }
-    match object.head.freshness.state(now) {
+    match object.state(now) {
         State::Fresh => Found::Fresh(object.clone()),
         State::StaleWhileRevalidate => Found::Stale(object.clone()),
         State::MustRevalidate => Found::Revalidate(object.clone()),
@@ -103,14 +104,20 @@ fn find(entry: Option<&Entry>, admitted: &Admitted, request: &HeaderMap, now: Mi
 }
 
 /// A fresh response that was stored for another Accept-Language and is this client's first choice all the same.
-fn by_language(admitted: &Admitted, entry: &Entry, request: &HeaderMap, now: Millis) -> Option<Arc<Object>> {
+fn by_language(
+    edge: &Edge,
+    admitted: &Admitted,
+    entry: &Entry,
+    request: &HeaderMap,
+    now: Millis,
+) -> Option<Arc<Object>> {
     if !admitted.treatment.policy.accept_language_select {
         return None;
     }
     let is_chosen = |object: &&Arc<Object>| {
         let head = &object.head;
-        !object.is_invalidated()
-            && head.freshness.state(now) == State::Fresh
+        edge.survives(object)
+            && object.state(now) == State::Fresh
             && language::selects(request, &head.headers)
             && head.vary.matches_but_for(&header::ACCEPT_LANGUAGE, request, &head.variant)
     };

@@ -48,13 +48,14 @@ impl Edge {
         for attempt in 0..=ATTEMPTS {
             let is_alone = attempt == ATTEMPTS || self.collapse.is_unshared(key, self.clock.now());
             let join = if is_alone {
-                Ok(Join::Lead(Lead::alone()))
+                Ok(Join::Lead(Lead::alone(self.purges.applied())))
             } else {
                 // What the request itself wants validated is not found again.
                 let is_news =
                     |found: &Arc<Object>| base.as_ref().is_none_or(|base| !Arc::ptr_eq(base, found));
                 let find = || find_fresh(self, &admitted.key, &parts.headers).filter(is_news);
-                self.collapse.join(key, &parts.headers, find)
+                let is_outdated = |flight: &Flight| self.is_outdated(&admitted.key, flight);
+                self.collapse.join(key, &parts.headers, self.purges.applied(), is_outdated, find)
             };
             let (reader, flight, private, relay) = match join {
                 Err(found) => {
@@ -149,7 +150,10 @@ impl Edge {
     pub(super) fn revalidate(self: &Arc<Self>, admitted: &Arc<Admitted>, parts: &Parts, base: Arc<Object>) {
         let key = admitted.key.hash();
         let find = || find_fresh(self, &admitted.key, &parts.headers);
-        let Ok(Join::Lead(lead)) = self.collapse.join(key, &parts.headers, find) else { return };
+        let is_outdated = |flight: &Flight| self.is_outdated(&admitted.key, flight);
+        let as_of = self.purges.applied();
+        let joined = self.collapse.join(key, &parts.headers, as_of, is_outdated, find);
+        let Ok(Join::Lead(lead)) = joined else { return };
         let mut fill = Fill::new(self, admitted, &parts.headers, lead);
         fill.base = Some(base);
         tokio::spawn(fill.run());
@@ -165,6 +169,9 @@ impl Edge {
     ) -> Option<Answered> {
         let Fetched { admitted, parts, fwd, is_leader } = *asked;
         let is_mine = |head: &Head| head.vary.is_empty() || head.vary.key(&parts.headers) == head.variant;
+        if !is_leader && self.is_outdated(&admitted.key, flight) {
+            return None;
+        }
         match published {
             Published::Streaming(head, stored) if is_mine(&head) => {
                 let status = CacheStatus {
@@ -268,8 +275,8 @@ impl Edge {
         self.answer_condition(parts, &mut response);
         if (outcome == Outcome::Error || is_failure(response.status()))
             && let Some(base) = base
-            && !base.is_invalidated()
-            && base.head.freshness.may_serve_on_error(self.clock.now())
+            && self.survives(&base)
+            && base.may_serve_on_error(self.clock.now())
         {
             let fwd_status = (outcome != Outcome::Error).then(|| response.status().as_u16());
             let fwd = Some((Fwd::Stale, fwd_status));
@@ -314,7 +321,8 @@ impl Edge {
                 let selecting = (base.head.vary.clone(), base.head.variant.clone());
                 let mut head =
                     Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-                head.version = base.head.version;
+                (head.version, head.as_of) = (base.head.version, base.head.as_of);
+                head.tags = base.head.tags.clone();
                 let object = base.renewed(Arc::new(head), self.store.gauge());
                 self.store.refresh(Arc::new(object), treatment.max_variants);
             }

@@ -39,6 +39,7 @@ mod miss;
 mod misses;
 mod part;
 mod post;
+mod purged;
 mod record;
 mod refusal;
 mod respond;
@@ -62,6 +63,7 @@ pub use metrics::{EdgeMetrics, Outcome};
 
 use crate::net::{ConnInfo, Handler, RequestBody};
 use crate::object::Object;
+use crate::purge::Purges;
 use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::invalidate;
 use crate::rules::time::Millis;
@@ -99,6 +101,7 @@ pub struct Edge {
     via: HeaderValue,
     surrogate_capability: HeaderValue,
     store: Arc<Store>,
+    purges: Arc<Purges>,
     collapse: Arc<Collapse>,
     misses: Misses,
     clock: Clock,
@@ -129,7 +132,7 @@ impl Edge {
     /// Composes the data path. `workers` is for what is counted by worker.
     pub fn new(
         config: Config,
-        store: Arc<Store>,
+        (store, purges): (Arc<Store>, Arc<Purges>),
         clock: Clock,
         access_log: AccessLog,
         workers: usize,
@@ -143,6 +146,7 @@ impl Edge {
             via: via.unwrap_or(HeaderValue::from_static("1.1 larder")),
             surrogate_capability: capability.unwrap_or(HeaderValue::from_static("larder=\"Surrogate/1.0\"")),
             store,
+            purges,
             collapse: Collapse::new(),
             misses: Misses::default(),
             clock,
@@ -301,7 +305,7 @@ impl Edge {
             hit: fwd.is_none(),
             fwd: fwd.map(|(fwd, _)| fwd),
             fwd_status: fwd.and_then(|(_, status)| status),
-            ttl: Some(object.head.freshness.ttl_secs(self.clock.now())),
+            ttl: Some(object.freshness().ttl_secs(self.clock.now())),
             detail: Some(detail),
             ..CacheStatus::default()
         };
@@ -344,7 +348,7 @@ impl Edge {
             return (Outcome::Pass, self.options_of_the_node());
         }
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
-        let request_time = self.clock.now();
+        let (request_time, as_of) = (self.clock.now(), self.purges.applied());
         match self.pass(admitted, parts, body).await {
             Ok(mut response) => {
                 let reject = admitted.treatment.reject_unknown_transfer_coding;
@@ -353,9 +357,11 @@ impl Edge {
                 }
                 if invalidate::invalidates(&parts.method, response.status()) {
                     self.invalidate(admitted, parts, response.headers());
+                    self.invalidate_groups(admitted, response.headers()).await;
                 }
                 let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
-                let response = match self.keep_post(admitted, parts, response, request_time, &status) {
+                let response = match self.keep_post(admitted, parts, response, (request_time, as_of), &status)
+                {
                     Ok(kept) => kept,
                     Err(response) => self.passed(admitted, *response, &status),
                 };

@@ -68,6 +68,7 @@ impl Edge {
         let status = CacheStatus { fwd: Some(fwd), detail: Some("range"), ..CacheStatus::default() };
         let request = self.to_origin(admitted, &Method::GET, &parts.headers, super::forward::Purpose::Pass);
         let (request_time, version) = (self.clock.now(), self.store.version());
+        let as_of = self.purges.applied();
         let mut response = match interim::send(&admitted.treatment.origin, request, parts).await {
             Ok(response) => response,
             Err(error) => return self.unanswered(parts, &error, error.status(), &status),
@@ -84,7 +85,7 @@ impl Edge {
         let (key, response_time) = (key_of(&admitted.key), self.clock.now());
         let answer = Answer { kind: Kind::Part, key, response, request_time, response_time, version };
         let kept = CacheStatus { detail: None, ..status };
-        match self.keep(admitted, parts, answer, &kept) {
+        match self.keep(admitted, parts, answer, as_of, &kept) {
             Ok(response) => (Outcome::Miss, response),
             Err(response) => (Outcome::Miss, self.passed(admitted, *response, &status)),
         }

@@ -24,7 +24,7 @@ impl Edge {
         admitted: &Arc<Admitted>,
         parts: &Parts,
         response: Response<OriginBody>,
-        request_time: Millis,
+        (request_time, as_of): (Millis, u64),
         status: &CacheStatus<'_>,
     ) -> Result<Response<Body>, Box<Response<OriginBody>>> {
         let treatment = &admitted.treatment;
@@ -35,7 +35,7 @@ impl Edge {
         let version = self.store.version();
         let key = admitted.key.clone();
         let answer = Answer { kind: Kind::Post, key, response, request_time, response_time, version };
-        self.keep(admitted, parts, answer, status)
+        self.keep(admitted, parts, answer, as_of, status)
     }
 
     /// Streams an answer to its client and into the store, as a fill that nobody else follows.
@@ -47,9 +47,10 @@ impl Edge {
         admitted: &Arc<Admitted>,
         parts: &Parts,
         answer: Answer,
+        as_of: u64,
         status: &CacheStatus<'_>,
     ) -> Result<Response<Body>, Box<Response<OriginBody>>> {
-        let mut fill = Fill::new(self, admitted, &parts.headers, Lead::alone());
+        let mut fill = Fill::new(self, admitted, &parts.headers, Lead::alone(as_of));
         let Ok((head, Some(deposit))) = fill.accept(&answer) else { return Err(Box::new(answer.response)) };
         let head = Arc::new(head);
         let status = CacheStatus { stored: true, ..*status };

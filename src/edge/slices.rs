@@ -188,7 +188,10 @@ impl Edge {
         for _ in 0..ATTEMPTS {
             let is_slice = |found: &Arc<Object>| sliced.is(index, &found.head.headers);
             let find = || find_fresh(self, &key, request).filter(is_slice);
-            let (reader, flight) = match self.collapse.join(key.hash(), request, find) {
+            let as_of = self.purges.applied();
+            let is_outdated = |flight: &Flight| self.is_outdated(&key, flight);
+            let joined = self.collapse.join(key.hash(), request, as_of, is_outdated, find);
+            let (reader, flight) = match joined {
                 Err(found) => return Some(Slice::Stored(found)),
                 Ok(Join::Follow(flight)) => (flight.join(), flight),
                 Ok(Join::Lead(lead)) => {

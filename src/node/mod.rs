@@ -24,6 +24,7 @@ use crate::control::{AdminHandler, Control, Parts, TokenFileError};
 use crate::edge::{self, Edge};
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
 use crate::origin::{Origin, SetupError};
+use crate::purge::{self, Purges};
 use crate::store::{OpenError, Store};
 use crate::telemetry::{self, AccessLog, Clock};
 
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The log of purges.
+    #[error(transparent)]
+    Purges(#[from] purge::OpenError),
     /// The store's directory.
     #[error("the store's directory {path}: {source}; make it, or choose another store.path")]
     Store {
@@ -137,7 +141,8 @@ impl Node {
             header_count: config.limits.header_count,
             sites: parts::sites(&config.sites, &origins),
         };
-        let edge = Edge::new(edge_config, store.clone(), clock, access_log, workers);
+        let purges = Purges::open(parts::purge_config(&config.store), clock)?;
+        let edge = Edge::new(edge_config, (store.clone(), purges.clone()), clock, access_log, workers);
         let bound = net::bind(&config.listen, workers)?;
         let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();
         let connections = Connections::new(

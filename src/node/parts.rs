@@ -14,7 +14,8 @@ use crate::control::ProcessMetrics;
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
 use crate::origin::{Origin, OriginMetrics};
-use crate::store::Store;
+use crate::purge;
+use crate::store::{self, Store};
 
 const NODE_ID_FILE: &str = "node.id";
 
@@ -54,6 +55,7 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
             redirect_to_https: config.redirect_to_https,
             hsts: edge::config::Site::hsts_value(config.hsts),
             methods: config.methods.clone(),
+            purge: config.purge.clone(),
             rules: rules.collect(),
             default: treatment(&config.default, "default".into())?,
         }))
@@ -69,6 +71,11 @@ impl Collector for EdgeCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.0.metrics().encode(encoder)
     }
+}
+
+/// The log of purges lies beside what it purges; what is in memory only needs no log.
+pub(super) fn purge_config(store: &store::Config) -> purge::Config {
+    purge::Config { path: store.disk.path.clone(), ..purge::Config::default() }
 }
 
 pub(super) fn registry(

@@ -33,6 +33,7 @@ pub mod proxy_status;
 pub mod range;
 pub mod request;
 pub mod storable;
+pub mod tags;
 pub mod targeted;
 pub mod time;
 pub mod update;

@@ -40,6 +40,9 @@ pub(super) struct VariantMeta<'a> {
     source: u8,
     #[serde(borrow)]
     strip_fields: Vec<&'a str>,
+    #[serde(borrow)]
+    tags: Vec<&'a str>,
+    pub(super) as_of: u64,
     pub(super) version: u64,
     pub(super) must_revalidate: bool,
     pub(super) last_used: i64,
@@ -85,6 +88,8 @@ impl<'a> VariantMeta<'a> {
             never_stale: freshness.never_stale,
             source: SOURCES.iter().position(|source| *source == freshness.source).unwrap_or(0) as u8,
             strip_fields: freshness.strip_fields.iter().map(HeaderName::as_str).collect(),
+            tags: head.tags.iter().map(AsRef::as_ref).collect(),
+            as_of: head.as_of,
             version: head.version,
             must_revalidate: false,
             last_used: 0,
@@ -120,6 +125,8 @@ impl<'a> VariantMeta<'a> {
         let status = StatusCode::from_u16(self.status).map_err(|_| Bad::Shape)?;
         let mut head = Head::new(key.clone(), status, headers, selecting, freshness);
         head.version = self.version;
+        head.as_of = self.as_of;
+        head.tags = self.tags.iter().map(|tag| Box::from(*tag)).collect();
         Ok(head)
     }
 }
@@ -166,6 +173,7 @@ mod tests {
         let key = CacheKey::new(Scheme::Https, "a.example", "/x", Some("q"));
         let mut head = Head::new(key.clone(), StatusCode::OK, headers, (vary, variant), freshness);
         head.version = 42;
+        (head.as_of, head.tags) = (7, [Box::from("tag")].into());
         let fields = head.fields();
         let place = Place { offset: 64, length: 3, sum: Sum::of(b"abc") };
         let variant = VariantMeta::new(&head, &fields, vec![PartMeta::new(OWN, place)]);
@@ -176,6 +184,7 @@ mod tests {
         assert_eq!(again.headers, head.headers);
         assert_eq!(again.freshness, head.freshness);
         assert_eq!((again.vary, again.variant, again.version), (head.vary, head.variant, 42));
+        assert_eq!((again.as_of, again.tags), (7, head.tags));
         assert_eq!(meta.variants[0].parts[0].place(), place);
         assert!(Meta::decode(&bytes[..bytes.len() - 1]).is_err());
     }
