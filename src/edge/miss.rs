@@ -59,7 +59,7 @@ impl Edge {
                     let response = self.hit(admitted, parts, &found, std::time::Instant::now());
                     return (Outcome::Hit, response);
                 }
-                Ok(Join::Follow(flight)) => (flight.join(), flight, None),
+                Ok(Join::Follow(reader, flight)) => (reader, flight, None),
                 Ok(Join::Lead(lead)) => {
                     let flight = lead.flight.clone();
                     // Joined before the fetch begins, which would find nobody to fetch for.
