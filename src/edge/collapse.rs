@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::flight::{Flight, Published};
+use super::flight::{Flight, Published, Reader};
 use super::slices::Sliced;
 use crate::rules::key::KeyHash;
 use crate::rules::time::Millis;
@@ -41,8 +41,8 @@ pub(super) struct Collapse {
 pub(super) enum Join {
     /// Fetch; everybody else follows.
     Lead(Lead),
-    /// Follow the fetch that runs.
-    Follow(Arc<Flight>),
+    /// Follow the fetch that runs: joined already, since a flight that has left the map may drop its begin.
+    Follow(Reader, Arc<Flight>),
 }
 
 /// The right, and the duty, to fetch. Dropped without a word (a panic, a runtime that ends), it tells
@@ -99,7 +99,7 @@ impl Collapse {
         let mut flights = self.flights.lock();
         // What was purged since its origin was asked goes on for those who have it, and for nobody else.
         if let Some(flight) = flights.get(&key).filter(|flight| !is_outdated(flight)) {
-            return Ok(Join::Follow(flight.clone()));
+            return Ok(Join::Follow(flight.join(), flight.clone()));
         }
         if let Some(found) = found() {
             return Err(found);
@@ -186,7 +186,7 @@ mod tests {
     async fn one_leads_and_the_others_hear_of_its_death() {
         let collapse = Collapse::new();
         let Join::Lead(lead) = join(&collapse, 1) else { panic!("first") };
-        let Join::Follow(flight) = join(&collapse, 1) else { panic!("second") };
+        let Join::Follow(_, flight) = join(&collapse, 1) else { panic!("second") };
         assert!(matches!(join(&collapse, 2), Join::Lead(_)));
         drop(lead);
         assert!(matches!(flight.join().published().await, Published::Aborted));

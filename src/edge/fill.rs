@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::accept::ensure_date;
 use super::admit::Admitted;
 use super::collapse::Lead;
-use super::flight::{End, Flight, Published, Unshared};
+use super::flight::{End, Flight, Published, Unshared, WINDOW_BYTES};
 use super::forward::Purpose;
 use super::purged::take_tags;
 use super::respond::content_length;
@@ -220,10 +220,10 @@ impl Fill {
         self.lead.flight.publish(Published::Refreshed(object));
     }
 
-    /// Other variants of the key, which one entry holds together, are brought into memory before it
-    /// changes.
+    /// What is on disk of the key is brought into memory before it changes: other variants, which one
+    /// entry holds together, and perhaps one whose fetch began later.
     async fn load_siblings(&self, head: &Head) {
-        if !head.vary.is_empty() && self.edge.store.get(&head.key).is_none() {
+        if self.edge.store.get(&head.key).is_none() {
             self.edge.store.load(&head.key).await;
         }
     }
@@ -275,10 +275,7 @@ impl Fill {
         let flight = self.lead.flight.clone();
         self.edge.collapse.mark_shared(head.key.hash(), &head.vary);
         flight.publish(Published::Streaming(head.clone(), deposit.is_some()));
-        if deposit.is_none() {
-            flight.keep_window_only();
-        }
-        let mut received = 0;
+        let mut received: u64 = 0;
         loop {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
             let data = match frame {
@@ -319,10 +316,16 @@ impl Fill {
                     return flight.finish(End::Complete);
                 }
                 flight.push(chunk);
-            } else if has_room(&flight).await {
-                flight.push(data);
             } else {
-                return flight.finish(End::Broken("nobody is left to read it".into()));
+                if received > WINDOW_BYTES {
+                    // Who comes after this would miss the begin.
+                    self.lead.leave();
+                    flight.keep_window_only();
+                }
+                if !has_room(&flight).await {
+                    return flight.finish(End::Broken("nobody is left to read it".into()));
+                }
+                flight.push(data);
             }
         }
         self.complete(&head, deposit.take(), received).await;

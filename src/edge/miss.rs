@@ -62,7 +62,7 @@ impl Edge {
                     let response = self.hit(admitted, parts, &found, self.clock.now());
                     return (Outcome::Hit, response);
                 }
-                Ok(Join::Follow(flight)) => (flight.join(), flight, None, None),
+                Ok(Join::Follow(reader, flight)) => (reader, flight, None, None),
                 Ok(Join::Lead(lead)) => {
                     // Who follows causes no request; who leads again has been counted.
                     if !std::mem::replace(&mut is_counted, true)

@@ -193,7 +193,7 @@ impl Edge {
             let joined = self.collapse.join(key.hash(), request, as_of, is_outdated, find);
             let (reader, flight) = match joined {
                 Err(found) => return Some(Slice::Stored(found)),
-                Ok(Join::Follow(flight)) => (flight.join(), flight),
+                Ok(Join::Follow(reader, flight)) => (reader, flight),
                 Ok(Join::Lead(lead)) => {
                     let flight = lead.flight.clone();
                     let reader = flight.join();

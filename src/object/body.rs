@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use super::{CHUNK_OVERHEAD_BYTES, Charge};
 use crate::rules::key::KeyHash;
 
 /// How long pages that were in memory are taken to be there still.
-const LEASE_MS: u32 = 2000;
+const LEASE_MS: u64 = 2000;
 /// A slice is no longer than this, so that a slow client's next one is looked at again.
 const SLICE_BYTES: u64 = 256 * 1024;
 /// What a mapped part costs in memory.
@@ -83,7 +83,7 @@ pub struct Part {
     /// Offset of its end in the body.
     end: u64,
     /// Until when it need not be looked at again, in milliseconds of [`now_ms`].
-    leased_until: AtomicU32,
+    leased_until: AtomicU64,
 }
 
 impl Part {
@@ -97,13 +97,13 @@ impl Part {
         is_warm: bool,
     ) -> Self {
         let lease = if pages.is_resident() {
-            u32::MAX
+            u64::MAX
         } else if is_warm {
             now_ms() + LEASE_MS
         } else {
             0
         };
-        Self { pages, bytes, place, key, end, leased_until: AtomicU32::new(lease) }
+        Self { pages, bytes, place, key, end, leased_until: AtomicU64::new(lease) }
     }
 
     /// Where it is.
@@ -121,8 +121,7 @@ impl Part {
     }
 
     fn is_leased(&self) -> bool {
-        let until = self.leased_until.load(Relaxed);
-        until == u32::MAX || now_ms() < until
+        now_ms() < self.leased_until.load(Relaxed)
     }
 
     fn renew(&self) {
@@ -131,10 +130,9 @@ impl Part {
 }
 
 /// Milliseconds since the process first asked.
-fn now_ms() -> u32 {
+fn now_ms() -> u64 {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
-    // Wraps after 49 days: leases then end early or late once, which costs a look or a page fault.
-    (EPOCH.get_or_init(Instant::now).elapsed().as_millis() as u32).min(u32::MAX - LEASE_MS - 1)
+    EPOCH.get_or_init(Instant::now).elapsed().as_millis() as u64
 }
 
 /// Reads parts, waiting for their pages.

@@ -19,7 +19,8 @@ use crate::rules::key::KeyHash;
 const PART_BYTES: u64 = 256 * 1024;
 /// What a chunk is taken to hold when the room for a body's chunks is estimated.
 const TYPICAL_CHUNK_BYTES: u64 = 4096;
-/// Room in the log is promised in such steps while a body's length is unknown.
+/// Room in the log is promised in such steps, or of a segment if that is less, while a body's length is
+/// unknown.
 const PROMISE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why a body is not stored.
@@ -186,10 +187,12 @@ impl Deposit {
         if self.is_sized || matches!(self.kind, Kind::Heap(_)) {
             return true;
         }
-        if self.received <= self.promises.len() as u64 * PROMISE_BYTES {
-            return true;
+        let step = PROMISE_BYTES.min(self.store.tier.segment_bytes());
+        while self.received > self.promises.len() as u64 * step {
+            let Some(promise) = self.store.tier.promise(step) else { return false };
+            self.promises.push(promise);
         }
-        self.store.tier.promise(PROMISE_BYTES).map(|promise| self.promises.push(promise)).is_some()
+        true
     }
 
     /// From the heap to the log: it is larger than a small body.
@@ -197,7 +200,6 @@ impl Deposit {
         if self.is_sized || !self.store.tier.admits(self.key) {
             return None;
         }
-        self.promises.push(self.store.tier.promise(PROMISE_BYTES)?);
         let mut fill = self.store.log_fill(self.key);
         if let Kind::Heap(chunks) = &mut self.kind {
             fill.batch_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
@@ -205,7 +207,7 @@ impl Deposit {
         }
         self.permit = None;
         self.kind = Kind::Log(fill);
-        Some(())
+        self.has_promise().then_some(())
     }
 
     async fn flush(&mut self) -> Option<()> {

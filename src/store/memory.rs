@@ -151,11 +151,6 @@ impl MemoryTier {
         outcome
     }
 
-    /// Forgets a key.
-    pub(super) fn remove(&self, key: KeyHash) {
-        self.update(key, |_| None);
-    }
-
     /// Forgets a key when a body of it lies in a segment that is on its way out.
     pub(super) fn forget_mapped(&self, key: KeyHash, segment: u32) {
         let is_in = |entry: &Arc<Entry>| {

@@ -184,10 +184,11 @@ impl Store {
 
     /// Marks every variant of a key to be revalidated before its next use (RFC 9111 §4.4).
     pub fn invalidate(&self, key: &CacheKey) {
+        // What is being read into memory looks at the index last: it finds the mark or is found here.
+        self.tier.invalidate(key.hash());
         if let Some(entry) = self.get(key) {
             entry.variants.iter().for_each(|object| object.invalidate());
         }
-        self.tier.invalidate(key.hash());
     }
 
     /// Whether this very object is still stored.
@@ -200,11 +201,18 @@ impl Store {
     pub fn remove(&self, object: &Arc<Object>) {
         let key = object.head.key.hash();
         self.budget.memory.update(key, |old| {
-            let old = old?;
+            let pending = || self.tier.pending_entry(key);
+            let Some(old) = old.cloned().or_else(pending).filter(|old| *old.key() == object.head.key) else {
+                // It may be the one on disk; to fetch that again costs less than to serve it.
+                self.tier.remove(key);
+                return None;
+            };
             let rest = old.variants.iter().filter(|o| !Arc::ptr_eq(o, object)).cloned().collect();
             let rest = Entry::new(rest).map(Arc::new);
             match &rest {
-                Some(rest) if self.tier.may_have(key) => self.tier.put(rest, Some(old.clone()), None),
+                // It was replaced meanwhile.
+                Some(rest) if rest.variants.len() == old.variants.len() => {}
+                Some(rest) if self.tier.may_have(key) => self.tier.put(rest, Some(old), None),
                 Some(_) => {}
                 None => self.tier.remove(key),
             }
@@ -217,6 +225,11 @@ impl Store {
         self.tier.close().await;
     }
 
+    #[cfg(test)]
+    fn on(tier: Arc<Tier>, budget: Arc<Budget>, versions: Arc<Versions>, max_object_bytes: u64) -> Arc<Self> {
+        Arc::new(Self { budget, tier, versions, max_object_bytes })
+    }
+
     /// Figures for `status` and the metrics.
     pub fn stats(&self) -> Stats {
         let (objects, resident_bytes) = self.budget.memory.size();
@@ -227,6 +240,13 @@ impl Store {
             capacity_bytes: self.budget.limit,
             disk: self.tier.stats(),
         }
+    }
+}
+
+impl Drop for Store {
+    /// The writer holds the tier, and ends when it is told to.
+    fn drop(&mut self) {
+        self.tier.end();
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::format::{self, ENTRY_BYTES, Entry as FrameEntry, Frame, HEADER_BYTES};
-use super::health::Mode;
+use super::health::{self, Mode};
 use super::index::Location;
 use super::log::{NotWritten, Writer};
 use super::segment::{Origin, Segment};
@@ -16,6 +16,8 @@ use super::segment::{Origin, Segment};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Times that it waits so before it gives up on a write.
 const ATTEMPTS: usize = 10;
+/// How long it does not wait again after that: what is queued fails at once instead of one by one.
+const IMPATIENCE: Duration = Duration::from_secs(10);
 /// More pieces than this are copied together before they are written.
 const PIECES: usize = 64;
 
@@ -29,8 +31,14 @@ pub(super) struct Active {
 impl Active {
     /// Makes it whole, at once.
     pub(super) fn seal(self) {
+        let segment = self.segment.clone();
+        self.keep_frames();
+        segment.seal();
+    }
+
+    /// Writes nothing more to it.
+    pub(super) fn keep_frames(self) {
         self.segment.keep_frames(self.frames);
-        self.segment.seal();
     }
 
     /// With the footer that will list the frame.
@@ -94,9 +102,9 @@ impl Writer {
         }
         while !self.active.as_ref().is_some_and(|active| active.has_room_for(length)) {
             if let Some(active) = self.active.take() {
-                active.segment.keep_frames(active.frames);
-                let segment = active.segment;
-                self.tier.shared.pool.run(move || segment.seal());
+                let segment = active.segment.clone();
+                active.keep_frames();
+                self.tier.shared.chores.run(move || segment.seal());
             }
             self.free_a_segment()?;
             // What an eviction wrote again may have opened one.
@@ -109,27 +117,31 @@ impl Writer {
 
     /// Evicts until another segment is within the limit.
     fn free_a_segment(&mut self) -> Result<(), NotWritten> {
-        let length = self.tier.limits.segment;
-        if self.tier.health.mode() == Mode::ReadOnly && !self.is_relocating {
+        let tier = self.tier.clone();
+        let (shared, length) = (&tier.shared, tier.limits.segment);
+        if tier.health.is_full() && !self.is_relocating {
             // A full disk, tried again: live within what there is.
             self.evict_now();
         }
         for attempt in 0..ATTEMPTS {
-            if self.tier.shared.file_bytes() + length <= self.tier.limits.capacity() {
+            let room = tier.limits.capacity().saturating_sub(length);
+            if shared.file_bytes() <= room {
                 return Ok(());
             }
-            if self.is_relocating {
+            if self.is_relocating || self.impatient_until.is_some_and(|until| Instant::now() < until) {
                 return Err(NotWritten);
             }
-            let is_evicted = attempt < 2 && self.evict_now();
-            if !is_evicted || attempt > 0 {
-                self.tier.shared.wait_until_freed(PATIENCE);
+            // What readers hold for longer is not waited for at first.
+            if shared.kept_bytes() > room || attempt == 1 {
+                self.evict_now();
             }
             if attempt > 1 {
-                self.tier.shared.revoke_oldest();
+                shared.revoke_oldest();
             }
+            shared.wait_for_room(room, PATIENCE);
         }
         tracing::warn!("no room for a new segment: readers hold what was evicted");
+        self.impatient_until = Some(Instant::now() + IMPATIENCE);
         Err(NotWritten)
     }
 
@@ -140,9 +152,18 @@ impl Writer {
                 self.tier.table.add(&segment);
                 Ok(Active { segment, used: HEADER_BYTES as u64, frames: Vec::new() })
             }
+            Err(error) if !self.tier.is_persistent() && error.kind() == io::ErrorKind::OutOfMemory => {
+                // The budget is used up for the moment: the log gives way.
+                if !self.is_relocating {
+                    self.evict_now();
+                }
+                Err(NotWritten)
+            }
             Err(error) => {
+                if health::is_full(&error) {
+                    self.tier.limits.shrink_to(self.tier.shared.file_bytes());
+                }
                 self.tier.health.wrote(&Err(error));
-                self.tier.limits.shrink_to(self.tier.shared.file_bytes());
                 Err(NotWritten)
             }
         }
@@ -150,7 +171,7 @@ impl Writer {
 
     fn create(&mut self, length: u64) -> io::Result<Arc<Segment>> {
         let tier = &self.tier;
-        let charge = if tier.shared.disk.is_persistent() {
+        let charge = if tier.is_persistent() {
             None
         } else {
             Some(tier.budget.reserve(length).ok_or(io::ErrorKind::OutOfMemory)?)
@@ -158,7 +179,10 @@ impl Writer {
         let id = self.next_id;
         self.next_id += 1;
         let file = tier.shared.disk.create(id, length)?;
-        file.write_at(&[IoSlice::new(&format::encode_segment(id, length))], 0)?;
-        Segment::map((id, length), file, &Origin::New, &tier.shared, tier.ops.clone(), charge)
+        let written = file.write_at(&[IoSlice::new(&format::encode_segment(id, length))], 0);
+        let segment = written.and_then(|()| {
+            Segment::map((id, length), file, &Origin::New, &tier.shared, tier.ops.clone(), charge)
+        });
+        segment.inspect_err(|_| tier.shared.discard(id, length))
     }
 }

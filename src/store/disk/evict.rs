@@ -17,6 +17,7 @@ use super::meta::{Meta, OWN, PartMeta};
 use super::segment::Segment;
 use crate::object::{Place, Sum};
 use crate::rules::key::KeyHash;
+use crate::store::Entry;
 
 /// Keys that are looked at between two writes of fills.
 const STEP_KEYS: usize = 32;
@@ -30,15 +31,17 @@ const DEAD_DIVISOR: u64 = 64;
 /// A segment on its way out.
 pub(super) struct Eviction {
     segment: Arc<Segment>,
-    /// Its keys, those asked for most at the end.
+    /// Its keys that are to be decided on, those asked for most at the end.
     keys: Vec<(u8, KeyHash)>,
+    /// All of them.
+    all: Vec<KeyHash>,
 }
 
 /// What a key has to do with a segment.
 struct Stake {
     found: Found,
     /// Bytes that would have to be written again.
-    bytes: u64,
+    bytes: i64,
 }
 
 impl Writer {
@@ -46,8 +49,8 @@ impl Writer {
     pub(super) fn evict_ahead(&mut self) {
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
-            let held = shared.file_bytes() - shared.given_up_bytes();
-            if held + self.tier.limits.segment <= self.tier.limits.capacity() || !self.begin() {
+            if shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity() || !self.begin()
+            {
                 return;
             }
         }
@@ -75,14 +78,27 @@ impl Writer {
     fn begin(&mut self) -> bool {
         let active = self.active_id();
         let segments = self.tier.table.all();
-        let is_dead = |segment: &&Arc<Segment>| segment.live_bytes() < segment.length / DEAD_DIVISOR;
+        // On disk, strictly the oldest: what is dead in it may be all that says that older records are.
+        let is_dead = |segment: &&Arc<Segment>| {
+            !self.tier.is_persistent() && segment.live_bytes() < segment.length / DEAD_DIVISOR
+        };
         let mut candidates = segments.iter().filter(|segment| Some(segment.id) != active);
         let Some(segment) = candidates.clone().find(is_dead).or_else(|| candidates.next()) else {
             return false;
         };
         let keys = self.keys_of(segment);
-        self.eviction = Some(Eviction { segment: segment.clone(), keys });
+        let all = keys.iter().map(|(_, key)| *key).collect();
+        self.eviction = Some(Eviction { segment: segment.clone(), keys, all });
         true
+    }
+
+    /// Has a key decided on again that was put while its segment is on its way out.
+    pub(super) fn evict_once_more(&mut self, entry: &Entry) {
+        let Some(eviction) = &mut self.eviction else { return };
+        let mut parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        if parts.any(|part| part.place().0 == eviction.segment.id) {
+            eviction.keys.push((1, entry.key().hash()));
+        }
     }
 
     fn keys_of(&self, segment: &Arc<Segment>) -> Vec<(u8, KeyHash)> {
@@ -96,8 +112,8 @@ impl Writer {
             .filter(|frame| matches!(frame.kind, Kind::Response | Kind::Part))
             .map(|frame| frame.key)
             .collect();
-        let mut keys: Vec<(u8, KeyHash)> =
-            keys.into_iter().filter_map(|key| Some((self.tier.index.get(key)?.asked, key))).collect();
+        let asked = |key| self.tier.index.get(key).map_or(0, |found| found.asked);
+        let mut keys: Vec<(u8, KeyHash)> = keys.into_iter().map(|key| (asked(key), key)).collect();
         keys.sort_unstable_by_key(|(asked, key)| (*asked, key.0));
         keys
     }
@@ -108,6 +124,8 @@ impl Writer {
         for _ in 0..keys {
             let Some((asked, key)) = eviction.keys.pop() else {
                 self.tier.table.remove(segment.id);
+                // Also of keys whose response was not written.
+                eviction.all.iter().for_each(|key| self.tier.budget.memory.forget_mapped(*key, segment.id));
                 self.tier.counters.evicted_segment();
                 return;
             };
@@ -118,9 +136,18 @@ impl Writer {
 
     /// Writes a key again or drops it.
     fn decide(&mut self, key: KeyHash, asked: u8, from: &Arc<Segment>) {
-        let Some(stake) = self.stake(key, from) else { return };
+        let Some(found) = self.tier.index.get(key) else { return };
+        let is_here = found.location.slot == from.slot();
         let is_wanted = asked > 0 || self.tier.budget.memory.is_wanted(key);
-        if is_wanted && self.reinsertion_credit >= stake.bytes as i64 {
+        // What goes in any case need not be read.
+        let stake = if is_here && !is_wanted { None } else { self.stake(key, found, from) };
+        if stake.is_none() && !is_here {
+            return;
+        }
+        if let Some(stake) = stake
+            && is_wanted
+            && self.reinsertion_credit >= stake.bytes
+        {
             self.is_relocating = true;
             let relocated = self.relocate(key, &stake, from);
             self.is_relocating = false;
@@ -131,32 +158,44 @@ impl Writer {
                 return;
             }
         }
-        if let Some(old) = self.tier.index.remove_at(key, stake.found.location) {
+        if let Some(old) = self.tier.index.remove_at(key, found.location) {
             self.account_for(Some(old));
             self.tier.counters.evicted_key();
+            if !is_here {
+                // Its record outlives the segment, and must not be found by a start.
+                self.is_relocating = true;
+                self.mark(key, Kind::Tombstone);
+                self.is_relocating = false;
+            }
         }
         self.tier.budget.memory.forget_mapped(key, from.id);
     }
 
-    /// Whether anything of a key is in a segment; `None`: not, or not any more.
-    fn stake(&self, key: KeyHash, from: &Arc<Segment>) -> Option<Stake> {
-        let found = self.tier.index.get(key)?;
+    /// Whether what is stored under a key has something in a segment, as far as that can be read.
+    pub(super) fn has_stake(&self, key: KeyHash, segment: u32) -> bool {
+        let Some(found) = self.tier.index.get(key) else { return false };
+        match (self.tier.table.at(found.location.slot), self.tier.table.get(segment)) {
+            (Some(record), Some(segment)) => {
+                record.id == segment.id || self.stake(key, found, &segment).is_some()
+            }
+            (None, _) => true,
+            (_, None) => false,
+        }
+    }
+
+    /// Whether anything of a key is in a segment; `None`: not, or it can't be read.
+    fn stake(&self, key: KeyHash, found: Found, from: &Arc<Segment>) -> Option<Stake> {
         let (record, bytes) = self.tier.read_frame(found).ok()?;
         let frame = Frame::decode(&bytes, record.id, found.location.offset).ok()?;
         let is_here = found.location.slot == from.slot();
-        if frame.key != key {
-            return is_here.then_some(Stake { found, bytes: u64::MAX });
-        }
-        let Ok(meta) = Meta::decode(meta_bytes(&frame, &bytes)?) else {
-            return is_here.then_some(Stake { found, bytes: u64::MAX });
-        };
+        let meta = Meta::decode(meta_bytes(&frame, &bytes)?).ok().filter(|_| frame.key == key)?;
         let parts = meta.variants.iter().flat_map(|variant| &variant.parts);
         let parts = parts.filter(|part| part.segment() == from.id);
         let elsewhere: u64 = parts.map(|part| format::frame_length(u64::from(part.place().length))).sum();
         if !is_here && elsewhere == 0 {
             return None;
         }
-        Some(Stake { found, bytes: elsewhere + frame.length() })
+        Some(Stake { found, bytes: (elsewhere + frame.length()) as i64 })
     }
 
     /// Writes what a key has in a segment to the head of the log; gives the bytes written.
@@ -199,18 +238,24 @@ impl Writer {
         Ok(written + u64::from(frame.meta_bytes))
     }
 
-    /// Gives a segment up with all that is in it.
+    /// Gives a segment up with all that is in it, whatever its age: what it says of keys is said again.
     pub(super) fn drop_segment(&mut self, segment: &Arc<Segment>) {
-        for (_, key) in self.keys_of(segment) {
-            if let Some(found) = self.tier.index.get(key)
-                && found.location.slot == segment.slot()
-            {
-                self.tier.index.remove_at(key, found.location);
-            }
-            self.tier.budget.memory.forget_mapped(key, segment.id);
-        }
         if self.eviction.as_ref().is_some_and(|eviction| eviction.segment.id == segment.id) {
             self.eviction = None;
+        }
+        let frames = segment.frames().unwrap_or_default();
+        let keys: HashSet<KeyHash> = frames.iter().map(|frame| frame.key).collect();
+        for key in keys {
+            if self.has_stake(key, segment.id) {
+                let old = self.tier.index.remove(key);
+                self.account_for(old);
+            }
+            match self.tier.index.get(key) {
+                None => self.mark(key, Kind::Tombstone),
+                Some(found) if found.must_revalidate => self.mark(key, Kind::MustRevalidate),
+                Some(_) => {}
+            }
+            self.tier.budget.memory.forget_mapped(key, segment.id);
         }
         self.tier.table.remove(segment.id);
     }

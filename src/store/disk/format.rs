@@ -162,14 +162,18 @@ pub(super) fn encode_segment(id: u32, length: u64) -> [u8; HEADER_BYTES] {
 }
 
 /// Checks a segment's header. The format is looked at before the sum: another version may compute it
-/// in another way.
+/// in another way. Only where the sum is right for our own is the number itself what is damaged.
 pub(super) fn check_segment(bytes: &[u8], id: u32, length: u64) -> Result<(), Bad> {
     if bytes.len() < HEADER_BYTES || u64_at(bytes, 0) != SEGMENT_MAGIC {
         return Err(Bad::Magic);
     }
     let format = u32_at(bytes, 8);
     if format != FORMAT {
-        return Err(Bad::Format(format));
+        let mut ours = [0; 48];
+        ours.copy_from_slice(&bytes[..48]);
+        ours[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        let is_damaged = sum_at(bytes, 48) == Sum::of(&ours);
+        return Err(if is_damaged { Bad::Sum } else { Bad::Format(format) });
     }
     if sum_at(bytes, 48) != Sum::of(&bytes[..48]) {
         return Err(Bad::Sum);
@@ -328,6 +332,8 @@ mod tests {
         assert_eq!(check_segment(&bytes, 5, 1 << 20), Ok(()));
         assert_eq!(check_segment(&bytes, 6, 1 << 20), Err(Bad::Shape));
         bytes[8] = 9;
+        assert_eq!(check_segment(&bytes, 5, 1 << 20), Err(Bad::Sum), "a damaged number is no other format");
+        bytes[48] ^= 1;
         assert_eq!(check_segment(&bytes, 5, 1 << 20), Err(Bad::Format(9)));
     }
 

@@ -1,7 +1,7 @@
 //! Is the disk tier well? What fails is counted, said once, and has a defined effect.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -76,6 +76,8 @@ pub(super) struct Health {
     faults: [AtomicU64; Fault::ALL.len()],
     /// Why, and since when, it is not written to.
     trouble: Mutex<Option<(String, Instant)>>,
+    /// Whether it is not written to because there is no space.
+    is_full: AtomicBool,
 }
 
 impl Health {
@@ -112,6 +114,7 @@ impl Health {
         self.note(if is_full { Fault::Full } else { Fault::Write });
         let failed = self.failed_writes.fetch_add(1, Relaxed) + 1;
         if is_full || is_read_only(error) || failed >= ERRORS_IN_A_ROW {
+            self.is_full.store(is_full, Relaxed);
             self.degrade(Mode::ReadOnly, &format!("can't be written to: {error}"));
         } else {
             tracing::warn!(%error, "a write to the disk tier failed; the response is not stored");
@@ -146,6 +149,11 @@ impl Health {
             && self.trouble.lock().as_ref().is_none_or(|(_, since)| since.elapsed() >= RETRY_AFTER)
     }
 
+    /// Whether it is read-only for want of space.
+    pub(super) fn is_full(&self) -> bool {
+        self.mode() == Mode::ReadOnly && self.is_full.load(Relaxed)
+    }
+
     /// A tier that is written to again.
     pub(super) fn recover(&self) {
         let read_only = Mode::ReadOnly as u8;
@@ -157,7 +165,8 @@ impl Health {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether an error says that there is no space.
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 

@@ -5,9 +5,10 @@
 //! that follows needs a lock or a comparison to be right. The queue's bytes are bounded: a fill that is
 //! not accepted yet is turned away when they are used up, an accepted one waits, and its origin with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -15,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::append::Active;
 use super::evict::Eviction;
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind};
-use super::health::Fault;
+use super::health::{Fault, Mode};
 use super::index::Found;
 use super::meta::{Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
@@ -33,15 +34,33 @@ pub(super) enum Op {
     /// Write an entry; it is what stands under its key from now on.
     Put { entry: Arc<Entry>, replaces: Option<Arc<Entry>>, number: u64, permit: Option<OwnedSemaphorePermit> },
     /// Write the next part of a body.
-    Part { growing: Arc<Growing>, chunks: Vec<Bytes>, permit: OwnedSemaphorePermit },
+    Part { growing: Unwritten, chunks: Vec<Bytes>, permit: OwnedSemaphorePermit },
     /// The key is not stored any more.
     Remove { key: KeyHash, number: u64 },
     /// The key is to be revalidated before its next use.
     MustRevalidate(KeyHash),
-    /// What is stored under the key can't be read.
-    Lost(KeyHash),
+    /// What the key has in that segment can't be read.
+    Lost { key: KeyHash, segment: u32 },
     /// Seal what is open and say so; nothing is written afterwards.
     Close(oneshot::Sender<()>),
+}
+
+/// A body whose next part is to be written; it fails when that is dropped, whoever drops it.
+#[derive(Debug)]
+pub(super) struct Unwritten(Option<Arc<Growing>>);
+
+impl Unwritten {
+    pub(super) fn new(growing: &Arc<Growing>) -> Self {
+        Self(Some(growing.clone()))
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        if let Some(growing) = &self.0 {
+            growing.fail();
+        }
+    }
 }
 
 /// A frame could not be written; what it was for is not stored.
@@ -64,7 +83,21 @@ pub(super) struct Writer {
     pub(super) next_id: u32,
     /// Bytes that may be written again without being asked for by a fill.
     pub(super) reinsertion_credit: i64,
+    /// Until then nobody is waited for who reads what is given up.
+    pub(super) impatient_until: Option<Instant>,
+    /// Marks that could not be written. Each is of a key that had a record, and takes that out of use.
+    owed: Vec<(KeyHash, Kind)>,
     faults_seen: u64,
+}
+
+impl Drop for Writer {
+    /// However it ends, nobody waits for it.
+    fn drop(&mut self) {
+        self.tier.queue.close();
+        if std::thread::panicking() {
+            self.tier.health.degrade(Mode::ReadOnly, "has lost its writer");
+        }
+    }
 }
 
 impl Writer {
@@ -77,6 +110,8 @@ impl Writer {
             is_relocating: false,
             next_id,
             reinsertion_credit: 0,
+            impatient_until: None,
+            owed: Vec::new(),
             faults_seen,
         }
     }
@@ -86,10 +121,14 @@ impl Writer {
         loop {
             match ops.recv_timeout(IDLE) {
                 Ok(Op::Close(done)) => {
+                    self.settle_debts();
                     if let Some(active) = self.active.take() {
                         active.seal();
                     }
-                    let _ = done.send(());
+                    // Those before it are sealed, and removed, by then.
+                    self.tier.shared.chores.run(move || {
+                        let _ = done.send(());
+                    });
                     return;
                 }
                 Ok(op) => self.take(op),
@@ -101,6 +140,7 @@ impl Writer {
     }
 
     fn take(&mut self, op: Op) {
+        self.settle_debts();
         match op {
             Op::Put { entry, replaces, number, permit } => {
                 let key = entry.key().hash();
@@ -108,31 +148,41 @@ impl Writer {
                 self.tier.counters.wrote(written.is_ok());
                 if written.is_err() {
                     // What stood there is outdated.
-                    self.forget(key);
+                    self.take_out(key);
                 }
+                self.forget_dead_parts(&entry);
                 self.tier.settled(key, number);
                 drop(permit);
             }
-            Op::Part { growing, chunks, permit } => {
-                if growing.has_failed() || self.part(&growing, &chunks).is_err() {
-                    growing.fail();
+            Op::Part { mut growing, chunks, permit } => {
+                if let Some(body) = growing.0.as_deref()
+                    && !body.has_failed()
+                    && self.part(body, &chunks).is_ok()
+                {
+                    growing.0 = None;
                 }
                 drop(permit);
             }
             Op::Remove { key, number } => {
-                self.forget(key);
-                let _ = self.mark(key, Kind::Tombstone);
+                self.take_out(key);
                 self.tier.settled(key, number);
             }
             Op::MustRevalidate(key) => {
-                if self.tier.index.mark_must_revalidate(key) {
-                    let _ = self.mark(key, Kind::MustRevalidate);
+                let is_stored = self.tier.index.mark_must_revalidate(key);
+                // It may have been read into memory while the record was written without the mark.
+                if let Some(entry) = self.tier.budget.memory.get(key) {
+                    entry.variants().iter().for_each(|object| object.invalidate());
+                }
+                if is_stored {
+                    self.mark(key, Kind::MustRevalidate);
                 }
             }
-            Op::Lost(key) => {
-                self.forget(key);
-                self.tier.budget.memory.remove(key);
-                let _ = self.mark(key, Kind::Tombstone);
+            Op::Lost { key, segment } => {
+                // Unless something newer stands there.
+                if self.has_stake(key, segment) {
+                    self.take_out(key);
+                }
+                self.tier.budget.memory.forget_mapped(key, segment);
             }
             Op::Close(_) => {}
         }
@@ -160,7 +210,18 @@ impl Writer {
             object.set_inline(segment, Place { offset: body_at + place.offset, ..place });
         }
         self.account_for_replaced(entry, replaces);
+        self.evict_once_more(entry);
         Ok(())
+    }
+
+    /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
+    fn forget_dead_parts(&self, entry: &Entry) {
+        let parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
+        let dead: BTreeSet<u32> = dead.collect();
+        for segment in dead {
+            self.tier.budget.memory.forget_mapped(entry.key().hash(), segment);
+        }
     }
 
     /// Where a variant's body is, or will be; `None`: a part of it is gone.
@@ -206,12 +267,8 @@ impl Writer {
         let mut pieces = vec![Bytes::from(meta)];
         pieces.extend_from_slice(body);
         let (segment, location) = self.frame(&frame, &pieces)?;
-        let found = Found {
-            location,
-            length: frame.length() as u32,
-            asked: 0,
-            must_revalidate: flags & FLAG_MUST_REVALIDATE != 0,
-        };
+        let must_revalidate = flags & FLAG_MUST_REVALIDATE != 0;
+        let found = Found { location, length: frame.length() as u32, asked: 0, must_revalidate };
         let old = self.tier.index.insert(key, found);
         self.account_for(old);
         segment.account(frame.length() as i64);
@@ -248,20 +305,43 @@ impl Writer {
         Ok((segment, Place { offset: location.offset + HEADER_BYTES as u32, length, sum }))
     }
 
-    fn mark(&mut self, key: KeyHash, kind: Kind) -> Result<(), NotWritten> {
-        if !self.tier.shared.disk.is_persistent() {
-            return Ok(());
+    /// Writes down what becomes of a key's record, so that the next start knows; later if need be.
+    pub(super) fn mark(&mut self, key: KeyHash, kind: Kind) {
+        if self.tier.is_persistent() && !self.wrote_mark(key, kind) && !self.wrote_mark(key, kind) {
+            self.owed.push((key, kind));
         }
+    }
+
+    fn wrote_mark(&mut self, key: KeyHash, kind: Kind) -> bool {
         let version = self.tier.versions.next();
         let sum = Sum::of(&[]);
         let frame = Frame { kind, flags: 0, key, meta_bytes: 0, body_bytes: 0, version, sum };
-        self.frame(&frame, &[]).map(|_| ())
+        self.frame(&frame, &[]).is_ok()
     }
 
-    /// Takes a key out of the index.
-    fn forget(&mut self, key: KeyHash) {
+    /// Writes the marks that are owed, unless a newer record has made up for them.
+    fn settle_debts(&mut self) {
+        if self.owed.is_empty() || self.tier.health.mode() == Mode::Off {
+            return;
+        }
+        while let Some((key, kind)) = self.owed.pop() {
+            let is_due = match kind {
+                Kind::MustRevalidate => self.tier.index.get(key).is_some_and(|found| found.must_revalidate),
+                _ => self.tier.index.get(key).is_none(),
+            };
+            if is_due && !self.wrote_mark(key, kind) {
+                return self.owed.push((key, kind));
+            }
+        }
+    }
+
+    /// Takes a key out of the index, for good.
+    fn take_out(&mut self, key: KeyHash) {
         let old = self.tier.index.remove(key);
         self.account_for(old);
+        if old.is_some() {
+            self.mark(key, Kind::Tombstone);
+        }
     }
 
     /// A frame that nothing refers to any more is dead.
@@ -293,6 +373,9 @@ impl Writer {
     }
 
     fn look_after_segments(&mut self) {
+        if self.tier.shared.has_names_left() {
+            self.tier.shared.unlink();
+        }
         let faults = crate::region::faults();
         let segments = self.tier.table.all();
         if faults != self.faults_seen {
@@ -308,7 +391,7 @@ impl Writer {
             );
             self.tier.health.note(Fault::Truncated);
             if self.active.as_ref().is_some_and(|active| active.segment.id == segment.id) {
-                self.active = None;
+                self.active.take().into_iter().for_each(Active::keep_frames);
             }
             self.drop_segment(segment);
         }

@@ -55,8 +55,7 @@ pub use directory::OpenError;
 use health::Health;
 pub use health::Mode;
 use index::Index;
-use log::{Op, Writer};
-use pool::Pool;
+use log::{Op, Unwritten, Writer};
 use segment::Shared;
 pub use stats::DiskStats;
 use table::Table;
@@ -185,13 +184,14 @@ impl Tier {
         health: Arc<Health>,
     ) -> std::io::Result<Arc<Self>> {
         let mut limits = Limits::new(config, budget.limit);
-        let largest = disk.list()?.iter().map(|(_, length)| *length).max().unwrap_or(0);
+        let files = disk.list()?;
+        let largest = files.iter().map(|(_, length)| *length).max().unwrap_or(0);
         // Files of another configuration are kept; those given up and still read count as files too.
-        let slots = (limits.configured / limits.segment.min(largest.max(MIN_SEGMENT_BYTES)) + 2) as usize;
+        let slots = (limits.configured / limits.segment) as usize + files.len() + 2;
         let slots = slots.min(usize::from(u16::MAX));
         let arena = Arena::reserve(slots, limits.segment.max(largest))?;
         limits.inline = limits.inline.min(limits.segment / 4);
-        let shared = Shared::new(disk, Pool::start()?, health.clone(), arena);
+        let shared = Shared::new(disk, health.clone(), arena)?;
         let (ops, queue) = mpsc::channel();
         let sketch = || Sketch::new((limits.configured / TYPICAL_OBJECT_BYTES) as usize);
         let mut tier = Arc::new(Self {
@@ -279,23 +279,44 @@ impl Tier {
         permit: Option<OwnedSemaphorePermit>,
     ) {
         let number = self.note(entry.key().hash(), Pending::Put(entry.clone()));
-        let _ = self.ops.send(Op::Put { entry: entry.clone(), replaces, number, permit });
+        let put = Op::Put { entry: entry.clone(), replaces, number, permit };
+        if self.ops.send(put).is_err() {
+            self.left_unsaid(entry.key().hash(), number);
+        }
+    }
+
+    /// The writer has ended: what is on disk of the key is outdated, and nothing more is said of it.
+    fn left_unsaid(&self, key: KeyHash, number: u64) {
+        self.index.remove(key);
+        self.settled(key, number);
     }
 
     /// Takes a key out; likewise.
     pub(super) fn remove(&self, key: KeyHash) {
-        if self.index.get(key).is_some() || self.is_pending(key) {
+        let has_one = match self.pending(key) {
+            Some(Pending::Put(_)) => true,
+            Some(Pending::Removed) => false,
+            None => self.index.get(key).is_some(),
+        };
+        if has_one {
             let number = self.note(key, Pending::Removed);
-            let _ = self.ops.send(Op::Remove { key, number });
+            if self.ops.send(Op::Remove { key, number }).is_err() {
+                self.left_unsaid(key, number);
+            }
         }
     }
 
     /// Has a key revalidated before its next use.
     pub(super) fn invalidate(&self, key: KeyHash) {
-        if let Some((_, Pending::Put(entry))) = self.pending.lock().get(&key) {
-            entry.variants().iter().for_each(|object| object.invalidate());
-        }
-        if self.index.mark_must_revalidate(key) || self.is_pending(key) {
+        let pending = self.pending_entry(key);
+        let stored = self.index.get(key);
+        // Once is enough, however often it is said.
+        let is_news =
+            pending.iter().flat_map(|entry| entry.variants()).any(|object| !object.is_invalidated())
+                || stored.is_some_and(|found| !found.must_revalidate);
+        if is_news {
+            pending.iter().flat_map(|entry| entry.variants()).for_each(|object| object.invalidate());
+            self.index.mark_must_revalidate(key);
             let _ = self.ops.send(Op::MustRevalidate(key));
         }
     }
@@ -307,7 +328,7 @@ impl Tier {
         chunks: Vec<bytes::Bytes>,
         permit: OwnedSemaphorePermit,
     ) {
-        let _ = self.ops.send(Op::Part { growing: growing.clone(), chunks, permit });
+        let _ = self.ops.send(Op::Part { growing: Unwritten::new(growing), chunks, permit });
     }
 
     /// Writes what is queued and seals what is open.
@@ -318,9 +339,20 @@ impl Tier {
         }
     }
 
+    /// Ends the writer, after what is queued.
+    pub(super) fn end(&self) {
+        let (done, _) = oneshot::channel();
+        let _ = self.ops.send(Op::Close(done));
+    }
+
     /// Bodies up to here are kept whole with their head.
     pub(super) fn inline_bytes(&self) -> u64 {
         self.limits.inline
+    }
+
+    /// A segment's length.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.limits.segment
     }
 
     /// Whether what is written outlives the process.

@@ -6,9 +6,6 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-/// How many may wait for the disk at once.
-const THREADS: usize = 4;
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Hands jobs to the I/O threads. They end when the last handle is gone.
@@ -16,13 +13,13 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(super) struct Pool(mpsc::Sender<Job>);
 
 impl Pool {
-    /// Starts the threads.
-    pub(super) fn start() -> io::Result<Self> {
+    /// Starts so many threads, which is how many jobs may wait for the disk at once.
+    pub(super) fn start(name: &str, threads: usize) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
-        for index in 0..THREADS {
+        for index in 0..threads {
             let receiver = receiver.clone();
-            thread::Builder::new().name(format!("larder-io-{index}")).spawn(move || {
+            thread::Builder::new().name(format!("larder-{name}-{index}")).spawn(move || {
                 loop {
                     // The lock is held while waiting for a job, not while doing it.
                     let job = receiver.lock().recv();
@@ -49,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_waiting_job_does_not_hold_up_the_next() {
-        let pool = Pool::start().unwrap();
+        let pool = Pool::start("io", 2).unwrap();
         let (sender, receiver) = mpsc::channel();
         let (first, second) = (sender.clone(), sender);
         let (release, gate) = mpsc::channel::<()>();

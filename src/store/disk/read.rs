@@ -24,9 +24,10 @@ enum Failure {
     Io(#[from] io::Error),
     #[error(transparent)]
     Bad(#[from] Bad),
-    #[error("its segment has left the store")]
-    Gone,
 }
+
+/// A segment, held so that its slot stays its own, and what was read from it.
+type Read = (Arc<Segment>, Result<Option<Entry>, Failure>);
 
 impl Tier {
     /// Whether there is something under a key that is not in memory.
@@ -48,16 +49,16 @@ impl Tier {
         let found = self.index.get(key.hash())?;
         self.index.ask(key.hash());
         match self.read(key, found, true) {
-            Err(Failure::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return self.keep(key, found, result),
+            Some((_, Err(Failure::Io(error)))) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return self.keep(key, found, read),
         }
         let (sender, receiver) = oneshot::channel();
         let (tier, key) = (self.clone(), key.clone());
         self.shared.pool.run(move || {
             // Many may have asked for it while this waited.
             let entry = tier.budget.memory.get(key.hash()).or_else(|| {
-                let result = tier.read(&key, found, false);
-                tier.keep(&key, found, result)
+                let read = tier.read(&key, found, false);
+                tier.keep(&key, found, read)
             });
             let _ = sender.send(entry);
         });
@@ -72,16 +73,19 @@ impl Tier {
     }
 
     /// Puts what was read into the memory tier, unless something newer came in between.
-    fn keep(&self, key: &CacheKey, found: Found, read: Result<Option<Entry>, Failure>) -> Option<Arc<Entry>> {
+    fn keep(&self, key: &CacheKey, found: Found, read: Option<Read>) -> Option<Arc<Entry>> {
+        let Some((segment, read)) = read else {
+            self.index.remove_at(key.hash(), found.location);
+            return None;
+        };
+        let now = || self.index.get(key.hash()).filter(|now| now.location == found.location);
         let entry = match read {
             Ok(entry) => {
                 self.health.read(&Ok(()));
                 Arc::new(entry?)
             }
-            Err(Failure::Gone) => {
-                self.index.remove_at(key.hash(), found.location);
-                return None;
-            }
+            // It was evicted while this was on its way, and something else stands there.
+            Err(_) if now().is_none() || self.table.get(segment.id).is_none() => return None,
             Err(failure) => {
                 match failure {
                     Failure::Io(error) => self.health.read(&Err(error)),
@@ -89,27 +93,40 @@ impl Tier {
                         tracing::warn!(url = key.canonical(), %bad, "a stored response is damaged; it is fetched again");
                         self.health.note(Fault::Checksum);
                     }
-                    Failure::Gone => {}
                 }
-                let _ = self.ops.send(Op::Lost(key.hash()));
+                let _ = self.ops.send(Op::Lost { key: key.hash(), segment: segment.id });
                 return None;
             }
         };
         let mut kept = None;
         self.budget.memory.update(key.hash(), |old| {
-            let is_current = || {
-                self.index.get(key.hash()).is_some_and(|now| now.location == found.location)
-                    && !self.is_pending(key.hash())
-            };
-            kept = old.cloned().or_else(|| is_current().then_some(entry));
+            kept = old.cloned().or_else(|| {
+                let now = now().filter(|_| !self.is_pending(key.hash()))?;
+                if now.must_revalidate {
+                    entry.variants().iter().for_each(|object| object.invalidate());
+                }
+                Some(entry)
+            });
             kept.clone()
         });
         kept
     }
 
-    fn read(&self, key: &CacheKey, found: Found, no_wait: bool) -> Result<Option<Entry>, Failure> {
-        let segment = self.table.at(found.location.slot).ok_or(Failure::Gone)?;
-        let bytes = read_at(&segment, found, no_wait)?;
+    /// `None`: its segment has left the store.
+    fn read(&self, key: &CacheKey, found: Found, no_wait: bool) -> Option<Read> {
+        let segment = self.table.at(found.location.slot)?;
+        let read = self.read_from(&segment, key, found, no_wait);
+        Some((segment, read))
+    }
+
+    fn read_from(
+        &self,
+        segment: &Arc<Segment>,
+        key: &CacheKey,
+        found: Found,
+        no_wait: bool,
+    ) -> Result<Option<Entry>, Failure> {
+        let bytes = read_at(segment, found, no_wait)?;
         let frame = Frame::decode(&bytes, segment.id, found.location.offset)?;
         let body_at = format::HEADER_BYTES + frame.meta_bytes as usize;
         let meta = bytes.get(format::HEADER_BYTES..body_at).ok_or(Bad::Shape)?;
@@ -122,7 +139,7 @@ impl Tier {
             return Ok(None);
         }
         let must_revalidate = found.must_revalidate || frame.flags & FLAG_MUST_REVALIDATE != 0;
-        let own = Own { segment: &segment, bytes: &bytes, body_at, frame_at: found.location.offset };
+        let own = Own { segment, bytes: &bytes, body_at, frame_at: found.location.offset };
         let mut variants = Vec::with_capacity(meta.variants.len());
         for variant in &meta.variants {
             if let Some(object) = self.object(key, variant, &own)? {

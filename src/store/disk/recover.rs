@@ -47,9 +47,13 @@ struct Read {
 pub(super) fn recover(tier: &Arc<Tier>) -> io::Result<Recovered> {
     let mut files = tier.shared.disk.list()?;
     let mut recovered = Recovered { last_id: files.last().map_or(0, |file| file.0), ..Recovered::default() };
-    drop_surplus(tier, &mut files);
+    let surplus = surplus(tier, &mut files);
+    for (id, length) in &surplus {
+        refuse_other_format(tier, *id, *length)?;
+    }
     let next = AtomicUsize::new(0);
     let reads: Mutex<Vec<Read>> = Mutex::default();
+    let useless: Mutex<Vec<(u32, u64)>> = Mutex::default();
     let refused: Mutex<Option<io::Error>> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     std::thread::scope(|scope| {
@@ -58,7 +62,7 @@ pub(super) fn recover(tier: &Arc<Tier>) -> io::Result<Recovered> {
                 while let Some(&(id, length)) = files.get(next.fetch_add(1, Relaxed)) {
                     match read_segment(tier, id, length) {
                         Ok(Some(read)) => reads.lock().push(read),
-                        Ok(None) => {}
+                        Ok(None) => useless.lock().push((id, length)),
                         Err(error) => *refused.lock() = Some(error),
                     }
                 }
@@ -67,6 +71,10 @@ pub(super) fn recover(tier: &Arc<Tier>) -> io::Result<Recovered> {
     });
     if let Some(error) = refused.into_inner() {
         return Err(error);
+    }
+    // Nothing is deleted before all of it is known to be ours.
+    for (id, length) in surplus.into_iter().chain(useless.into_inner()) {
+        tier.shared.discard(id, length);
     }
     let mut reads = reads.into_inner();
     reads.sort_unstable_by_key(|read| read.segment.id);
@@ -86,36 +94,44 @@ pub(super) fn recover(tier: &Arc<Tier>) -> io::Result<Recovered> {
     Ok(recovered)
 }
 
-/// A smaller limit than before: the oldest go.
-fn drop_surplus(tier: &Tier, files: &mut Vec<(u32, u64)>) {
+/// A smaller limit than before: takes out the oldest, which go.
+fn surplus(tier: &Tier, files: &mut Vec<(u32, u64)>) -> Vec<(u32, u64)> {
     let mut bytes: u64 = files.iter().map(|(_, length)| length).sum();
-    while bytes > tier.limits.capacity() && !files.is_empty() {
-        let (id, length) = files.remove(0);
-        tracing::info!(segment = id, "evicted: store.disk is smaller than before");
-        if let Err(error) = tier.shared.disk.remove(id) {
-            tracing::warn!(segment = id, %error, "a segment's file can't be removed");
-        }
-        bytes -= length;
+    let mut surplus = 0;
+    while bytes > tier.limits.capacity() {
+        tracing::info!(segment = files[surplus].0, "evicted: store.disk is smaller than before");
+        bytes -= files[surplus].1;
+        surplus += 1;
+    }
+    files.drain(..surplus).collect()
+}
+
+fn refuse_other_format(tier: &Tier, id: u32, length: u64) -> io::Result<()> {
+    let mut header = [0; HEADER_BYTES];
+    let read = tier.shared.disk.open(id).and_then(|file| file.read_at(&mut header, 0, false));
+    match read.map(|()| format::check_segment(&header, id, length)) {
+        Ok(Err(bad @ Bad::Format(_))) => Err(other_format(&bad)),
+        _ => Ok(()),
     }
 }
 
+fn other_format(bad: &Bad) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, bad.to_string())
+}
+
+/// `None`: its file is to be removed.
 fn read_segment(tier: &Arc<Tier>, id: u32, length: u64) -> io::Result<Option<Read>> {
-    let result = open_segment(tier, id, length);
-    match result {
-        Ok(Some(read)) => Ok(Some(read)),
-        Ok(None) => {
-            tracing::warn!(segment = id, "no part of this segment can be read; its file is removed");
-            tier.health.note(Fault::Damaged);
-            let _ = tier.shared.disk.remove(id);
-            Ok(None)
-        }
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(error),
+    match open_segment(tier, id, length) {
+        Ok(Some(read)) => return Ok(Some(read)),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
+        Ok(None) => tracing::warn!(segment = id, "no part of this segment can be read"),
         Err(error) => {
             tracing::warn!(segment = id, %error, "a segment can't be read; what was in it is lost");
-            tier.health.note(Fault::Damaged);
-            Ok(None)
         }
     }
+    // Not left for a later start either: its records would be older than what they are then taken for.
+    tier.health.note(Fault::Damaged);
+    Ok(None)
 }
 
 /// `None`: nothing in it is of any use.
@@ -127,8 +143,8 @@ fn open_segment(tier: &Arc<Tier>, id: u32, length: u64) -> io::Result<Option<Rea
     let mut header = [0; HEADER_BYTES];
     file.read_at(&mut header, 0, false)?;
     let checked = format::check_segment(&header, id, length);
-    if let Err(bad @ Bad::Format(_)) = checked {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, bad.to_string()));
+    if let Err(bad @ Bad::Format(_)) = &checked {
+        return Err(other_format(bad));
     }
     let segment =
         Segment::map((id, length), file.clone(), &Origin::Found, &tier.shared, tier.ops.clone(), None)?;
@@ -146,7 +162,6 @@ fn open_segment(tier: &Arc<Tier>, id: u32, length: u64) -> io::Result<Option<Rea
         tier.health.note(Fault::Damaged);
     }
     if scan.frames.is_empty() && checked.is_err() {
-        segment.give_up();
         return Ok(None);
     }
     if scan.lost_bytes > 0 {
@@ -280,5 +295,5 @@ fn finish(tier: &Tier, read: Read) {
     }
     read.segment.keep_frames(read.frames);
     let segment = read.segment;
-    tier.shared.pool.run(move || segment.seal());
+    tier.shared.chores.run(move || segment.seal());
 }

@@ -251,7 +251,7 @@ struct SimFile {
 
 impl SimFile {
     fn write_some(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let mut bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let mut bytes = bufs.iter().map(|buf| &**buf).collect::<Vec<&[u8]>>().concat();
         let state = &mut *self.disk.0.lock();
         let outcome = state.faults.begin(Operation::Write);
         if let Outcome::Fail(error) = outcome {
