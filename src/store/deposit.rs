@@ -19,7 +19,7 @@ use crate::rules::key::KeyHash;
 const PART_BYTES: u64 = 256 * 1024;
 /// What a chunk is taken to hold when the room for a body's chunks is estimated.
 const TYPICAL_CHUNK_BYTES: u64 = 4096;
-/// Room in the log is promised in such steps while a body's length is unknown.
+/// Room in the log is promised in such steps at most while a body's length is unknown.
 const PROMISE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why a body is not stored.
@@ -186,10 +186,16 @@ impl Deposit {
         if self.is_sized || matches!(self.kind, Kind::Heap(_)) {
             return true;
         }
-        if self.received <= self.promises.len() as u64 * PROMISE_BYTES {
+        let step = self.promise_bytes();
+        if self.received <= self.promises.len() as u64 * step {
             return true;
         }
-        self.store.tier.promise(PROMISE_BYTES).map(|promise| self.promises.push(promise)).is_some()
+        self.store.tier.promise(step).map(|promise| self.promises.push(promise)).is_some()
+    }
+
+    /// No more than the largest object: a small log has no room for a whole step.
+    fn promise_bytes(&self) -> u64 {
+        PROMISE_BYTES.min(self.store.max_object_bytes)
     }
 
     /// From the heap to the log: it is larger than a small body.
@@ -197,7 +203,7 @@ impl Deposit {
         if self.is_sized || !self.store.tier.admits(self.key) {
             return None;
         }
-        self.promises.push(self.store.tier.promise(PROMISE_BYTES)?);
+        self.promises.push(self.store.tier.promise(self.promise_bytes())?);
         let mut fill = self.store.log_fill(self.key);
         if let Kind::Heap(chunks) = &mut self.kind {
             fill.batch_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();

@@ -9,8 +9,10 @@ pub mod node;
 pub mod openmetrics;
 pub mod origin;
 pub mod process;
+pub mod random;
 pub mod request;
 pub mod response;
+pub mod revisions;
 pub mod temp;
 pub mod tls;
 

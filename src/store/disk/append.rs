@@ -52,6 +52,14 @@ impl Writer {
             return Err(NotWritten);
         }
         self.make_room(frame.length())?;
+        // A write behind the end of a file that was cut short would make its loss a hole of zeroes.
+        if let Some(active) = &self.active {
+            active.segment.check_length();
+            if active.segment.is_bad() {
+                self.look_after_segments();
+                return Err(NotWritten);
+            }
+        }
         let Some(active) = &mut self.active else { return Err(NotWritten) };
         let offset = active.used as u32;
         let header = frame.encode(active.segment.id, offset);
@@ -110,7 +118,7 @@ impl Writer {
     /// Evicts until another segment is within the limit.
     fn free_a_segment(&mut self) -> Result<(), NotWritten> {
         let length = self.tier.limits.segment;
-        if self.tier.health.mode() == Mode::ReadOnly && !self.is_relocating {
+        if self.tier.health.is_full() && !self.is_relocating {
             // A full disk, tried again: live within what there is.
             self.evict_now();
         }
@@ -142,7 +150,9 @@ impl Writer {
             }
             Err(error) => {
                 self.tier.health.wrote(&Err(error));
-                self.tier.limits.shrink_to(self.tier.shared.file_bytes());
+                if self.tier.health.is_full() {
+                    self.tier.limits.shrink_to(self.tier.shared.file_bytes());
+                }
                 Err(NotWritten)
             }
         }

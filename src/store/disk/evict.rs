@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, Kind};
+use super::health::Mode;
 use super::index::Found;
 use super::log::{NotWritten, Writer};
 use super::meta::{Meta, OWN, PartMeta};
@@ -44,6 +45,9 @@ struct Stake {
 impl Writer {
     /// Goes on with an eviction, or begins one when the next segment would have no room.
     pub(super) fn evict_ahead(&mut self) {
+        if self.tier.health.mode() != Mode::Ok {
+            return;
+        }
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
             let held = shared.file_bytes() - shared.given_up_bytes();
@@ -75,14 +79,28 @@ impl Writer {
     fn begin(&mut self) -> bool {
         let active = self.active_id();
         let segments = self.tier.table.all();
-        let is_dead = |segment: &&Arc<Segment>| segment.live_bytes() < segment.length / DEAD_DIVISOR;
         let mut candidates = segments.iter().filter(|segment| Some(segment.id) != active);
-        let Some(segment) = candidates.clone().find(is_dead).or_else(|| candidates.next()) else {
-            return false;
+        let Some(oldest) = candidates.next() else { return false };
+        let is_dead = |segment: &&Arc<Segment>| {
+            segment.live_bytes() < segment.length / DEAD_DIVISOR && self.is_superseded(segment)
         };
+        let segment = if is_dead(&oldest) { oldest } else { candidates.find(is_dead).unwrap_or(oldest) };
         let keys = self.keys_of(segment);
         self.eviction = Some(Eviction { segment: segment.clone(), keys });
         true
+    }
+
+    /// Whether all that a segment says of keys is said again later: then it may go before older ones.
+    /// Otherwise what it replaced or removed there would be back after the next start.
+    fn is_superseded(&self, segment: &Segment) -> bool {
+        let is_said_later = |key: KeyHash| {
+            let found = self.tier.index.get(key);
+            let now = found.and_then(|found| self.tier.table.at(found.location.slot));
+            now.is_some_and(|now| now.id > segment.id)
+        };
+        segment.frames().is_ok_and(|frames| {
+            frames.iter().all(|frame| frame.kind == Kind::Part || is_said_later(frame.key))
+        })
     }
 
     fn keys_of(&self, segment: &Arc<Segment>) -> Vec<(u8, KeyHash)> {

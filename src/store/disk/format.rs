@@ -161,18 +161,18 @@ pub(super) fn encode_segment(id: u32, length: u64) -> [u8; HEADER_BYTES] {
     bytes
 }
 
-/// Checks a segment's header. The format is looked at before the sum: another version may compute it
-/// in another way.
+/// Checks a segment's header. A format is another version's only when the sum is right: the store's marker
+/// has said already that it is ours, so that anything else is damage.
 pub(super) fn check_segment(bytes: &[u8], id: u32, length: u64) -> Result<(), Bad> {
     if bytes.len() < HEADER_BYTES || u64_at(bytes, 0) != SEGMENT_MAGIC {
         return Err(Bad::Magic);
     }
+    if sum_at(bytes, 48) != Sum::of(&bytes[..48]) {
+        return Err(Bad::Sum);
+    }
     let format = u32_at(bytes, 8);
     if format != FORMAT {
         return Err(Bad::Format(format));
-    }
-    if sum_at(bytes, 48) != Sum::of(&bytes[..48]) {
-        return Err(Bad::Sum);
     }
     if u32_at(bytes, 12) != id || u64_at(bytes, 16) != length {
         return Err(Bad::Shape);
@@ -323,11 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_header_names_another_format_before_anything_else() {
+    fn a_segment_header_names_another_format_when_it_is_whole() {
         let mut bytes = encode_segment(5, 1 << 20);
         assert_eq!(check_segment(&bytes, 5, 1 << 20), Ok(()));
         assert_eq!(check_segment(&bytes, 6, 1 << 20), Err(Bad::Shape));
         bytes[8] = 9;
+        assert_eq!(check_segment(&bytes, 5, 1 << 20), Err(Bad::Sum), "damage");
+        let sum = Sum::of(&bytes[..48]);
+        bytes[48..].copy_from_slice(&sum.0);
         assert_eq!(check_segment(&bytes, 5, 1 << 20), Err(Bad::Format(9)));
     }
 

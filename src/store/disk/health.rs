@@ -1,7 +1,7 @@
 //! Is the disk tier well? What fails is counted, said once, and has a defined effect.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -73,6 +73,8 @@ pub(super) struct Health {
     mode: AtomicU8,
     failed_writes: AtomicU32,
     failed_reads: AtomicU32,
+    /// The last write that failed found no space.
+    is_full: AtomicBool,
     faults: [AtomicU64; Fault::ALL.len()],
     /// Why, and since when, it is not written to.
     trouble: Mutex<Option<(String, Instant)>>,
@@ -109,6 +111,7 @@ impl Health {
             return;
         };
         let is_full = is_full(error);
+        self.is_full.store(is_full, Relaxed);
         self.note(if is_full { Fault::Full } else { Fault::Write });
         let failed = self.failed_writes.fetch_add(1, Relaxed) + 1;
         if is_full || is_read_only(error) || failed >= ERRORS_IN_A_ROW {
@@ -118,12 +121,25 @@ impl Health {
         }
     }
 
+    /// Whether giving up a segment would help it to be written to again.
+    pub(super) fn is_full(&self) -> bool {
+        self.mode() == Mode::ReadOnly && self.is_full.load(Relaxed)
+    }
+
     /// A read.
     pub(super) fn read(&self, result: &io::Result<()>) {
         let Err(error) = result else {
             self.failed_reads.store(0, Relaxed);
             return;
         };
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            // That is one file's fault, not the disk's.
+            self.note(Fault::Truncated);
+            tracing::warn!(
+                "a stored response lies behind the end of its segment's file; it is fetched again"
+            );
+            return;
+        }
         self.note(Fault::Read);
         tracing::warn!(%error, "a read from the disk tier failed; the response is fetched again");
         if self.failed_reads.fetch_add(1, Relaxed) + 1 >= ERRORS_IN_A_ROW {

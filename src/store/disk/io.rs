@@ -136,7 +136,16 @@ impl Disk for Directory {
     }
 
     fn open(&self, id: u32) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path_of(id))?;
+        let path = self.path_of(id);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            // What is on a read-only mount is read all the same.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            {
+                File::open(&path)?
+            }
+            result => result?,
+        };
         Ok(Arc::new(SegmentFile::new(file)))
     }
 

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -24,7 +24,7 @@ use crate::object::{Growing, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
 
-/// Between two looks at the segments when nothing is to be written.
+/// Between two looks at the segments.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What the writer is asked to do.
@@ -83,6 +83,7 @@ impl Writer {
 
     /// Works until it is told to close.
     pub(super) fn run(mut self, ops: &Receiver<Op>) {
+        let mut looked = Instant::now();
         loop {
             match ops.recv_timeout(IDLE) {
                 Ok(Op::Close(done)) => {
@@ -93,8 +94,12 @@ impl Writer {
                     return;
                 }
                 Ok(op) => self.take(op),
-                Err(RecvTimeoutError::Timeout) => self.look_after_segments(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if looked.elapsed() >= IDLE {
+                self.look_after_segments();
+                looked = Instant::now();
             }
             self.evict_ahead();
         }
@@ -107,8 +112,11 @@ impl Writer {
                 let written = self.put(&entry, replaces.as_deref());
                 self.tier.counters.wrote(written.is_ok());
                 if written.is_err() {
-                    // What stood there is outdated.
+                    // What stood there is outdated, also for the next start.
                     self.forget(key);
+                    self.is_relocating = true;
+                    let _ = self.mark(key, Kind::Tombstone);
+                    self.is_relocating = false;
                 }
                 self.tier.settled(key, number);
                 drop(permit);
@@ -292,7 +300,8 @@ impl Writer {
         }
     }
 
-    fn look_after_segments(&mut self) {
+    /// Gives up segments whose files have become shorter.
+    pub(super) fn look_after_segments(&mut self) {
         let faults = crate::region::faults();
         let segments = self.tier.table.all();
         if faults != self.faults_seen {

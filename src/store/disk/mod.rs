@@ -185,9 +185,10 @@ impl Tier {
         health: Arc<Health>,
     ) -> std::io::Result<Arc<Self>> {
         let mut limits = Limits::new(config, budget.limit);
-        let largest = disk.list()?.iter().map(|(_, length)| *length).max().unwrap_or(0);
+        let files = disk.list()?;
+        let largest = files.iter().map(|(_, length)| *length).max().unwrap_or(0);
         // Files of another configuration are kept; those given up and still read count as files too.
-        let slots = (limits.configured / limits.segment.min(largest.max(MIN_SEGMENT_BYTES)) + 2) as usize;
+        let slots = files.len() + (limits.configured / limits.segment) as usize + 2;
         let slots = slots.min(usize::from(u16::MAX));
         let arena = Arena::reserve(slots, limits.segment.max(largest))?;
         limits.inline = limits.inline.min(limits.segment / 4);

@@ -82,9 +82,18 @@ impl Tier {
                 self.index.remove_at(key.hash(), found.location);
                 return None;
             }
+            // It moved while it was read, and its segment's place was taken by another.
+            Err(_) if self.index.get(key.hash()).is_none_or(|now| now.location != found.location) => {
+                return None;
+            }
             Err(failure) => {
                 match failure {
-                    Failure::Io(error) => self.health.read(&Err(error)),
+                    Failure::Io(error) => {
+                        if let Some(segment) = self.table.at(found.location.slot) {
+                            segment.check_length();
+                        }
+                        self.health.read(&Err(error));
+                    }
                     Failure::Bad(bad) => {
                         tracing::warn!(url = key.canonical(), %bad, "a stored response is damaged; it is fetched again");
                         self.health.note(Fault::Checksum);

@@ -1,7 +1,8 @@
 //! A segment: a file of the log, written once from its start to its end and mapped for reading.
 //!
-//! It lives as long as somebody reads from it. When the store has given it up, it is unmapped and its
-//! file removed on an I/O thread after the last reader is done, and only then its bytes are free.
+//! It lives as long as somebody reads from it. When the store gives it up, its file loses its name at
+//! once, so that no start finds it again; it is unmapped on an I/O thread after the last reader is done,
+//! and only then its bytes are free.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -136,11 +137,6 @@ impl Drop for Lifeline {
         let charge = self.charge.take();
         self.shared.pool.clone().run(move || {
             drop(mapping);
-            if let Err(error) = shared.disk.remove(id)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(segment = id, %error, "an evicted segment's file can't be removed");
-            }
             drop(charge);
             let mut files = shared.files.lock();
             files.bytes -= length;
@@ -256,7 +252,9 @@ impl Segment {
     pub(super) fn seal(&self) {
         let Some(frames) = self.frames.lock().clone() else { return };
         let (at, footer) = format::encode_footer(self.id, self.length, &frames);
-        if at < self.used_bytes() {
+        // A footer behind the end of a file that was cut short would make its loss a hole of zeroes.
+        self.check_length();
+        if self.is_bad() || at < self.used_bytes() {
             // A file that was cut short: no room for a footer.
             return;
         }
@@ -271,11 +269,17 @@ impl Segment {
         }
     }
 
-    /// Gives it up: it is gone when its last reader is.
+    /// Gives it up: it is gone when its last reader is. Waits for the disk.
+    ///
+    /// Names go in the order in which segments are given up, whoever reads them: one that stayed longer
+    /// than a younger one would bring back at the next start what the younger one had replaced.
     pub(super) fn give_up(self: Arc<Self>) {
         self.is_live.store(false, Relaxed);
         self.mapping.is_given_up.store(true, Relaxed);
         self.shared.files.lock().given_up.insert(self.id, (Arc::downgrade(&self), self.length));
+        if let Err(error) = self.shared.disk.remove(self.id) {
+            tracing::warn!(segment = self.id, %error, "an evicted segment's file can't be removed");
+        }
     }
 
     /// Whether it was found to be shorter than it was made.
@@ -359,6 +363,10 @@ impl Pages for Segment {
 
     fn is_revoked(&self) -> bool {
         self.revoked.load(Relaxed)
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.is_bad()
     }
 
     fn is_live(&self) -> bool {
