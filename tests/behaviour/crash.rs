@@ -13,11 +13,12 @@ use rustix::process::Signal;
 
 use crate::support::client::Client;
 use crate::support::node::{Builder, Node, node};
+use crate::support::origin::{FRESH, Origin, respond};
 use crate::support::random::{Random, seed, setting};
 use crate::support::request::get;
 use crate::support::response::Response;
 use crate::support::revisions::Revisions;
-use crate::support::{heavy, lock};
+use crate::support::{heavy, lock, pattern};
 
 /// What was whole for so long before the kill must be there after it.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -222,4 +223,40 @@ fn what_was_whole_survives_a_kill() {
 #[test]
 fn a_kill_while_segments_are_evicted_brings_nothing_old_back() {
     kill_again_and_again(|builder| builder.memory("16MiB").disk("16MiB"), true);
+}
+
+#[test]
+fn what_was_replaced_stays_so_although_a_slow_client_still_reads_it() {
+    const LENGTH: usize = 12_000_000;
+    let origin = Origin::start();
+    let (old, new) = (respond(200, FRESH, pattern(LENGTH, 1)), respond(200, FRESH, pattern(1_000, 2)));
+    origin.sequence("/page", vec![old, new]);
+    origin.on("/other/*", |_| respond(200, FRESH, pattern(900_000, 3)));
+    let store = "segment = \"1MiB\"\nmax_object = \"16MiB\"";
+    let builder = node(&origin).cache("honor_request_cache_control = true").memory("16MiB");
+    let node = builder.disk("64MiB").store(store).start();
+    node.get("/page").assert_status(200);
+    // Larger than what the kernel takes of it.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(64 * 1024).expect("a small buffer");
+    socket.connect(&node.http().into()).expect("a connection");
+    let mut slow = Client::on(socket.into()).expect("a client");
+    slow.send(&get("/page").bytes());
+    slow.try_head().expect("a head").assert_hit();
+    let renewed = get("/page").with("Cache-Control", "no-cache").to(&node);
+    renewed.assert_body(pattern(1_000, 2));
+    for n in 0..150 {
+        node.get(&format!("/other/{n}")).assert_status(200);
+    }
+    node.await_metric("larder_store_evictions_total{tier=\"disk\"}", 50.0);
+    let held = node.metric("larder_store_given_up_bytes");
+    assert!(held > 0.0, "the slow client holds nothing");
+    let node = node.restarted(Signal::KILL);
+    drop(slow);
+    let found = get("/page").with("Cache-Control", "only-if-cached").to(&node);
+    assert!(
+        found.status == 504 || found.body == pattern(1_000, 2),
+        "the old one is back: {:?}",
+        found.fields
+    );
 }

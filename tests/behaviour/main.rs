@@ -21,6 +21,8 @@ mod conditional;
 mod crash;
 mod damage;
 mod disk;
+mod disk_faults;
+mod disk_limits;
 mod framing;
 mod framing_origin;
 mod freshness;

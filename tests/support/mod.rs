@@ -5,6 +5,8 @@
 pub mod client;
 pub mod date;
 pub mod http2;
+pub mod inject;
+pub mod mount;
 pub mod node;
 pub mod openmetrics;
 pub mod origin;
