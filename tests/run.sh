@@ -80,6 +80,7 @@ need() {
 
 install_missing() {
     need cc gcc
+    if wants test || wants behaviour; then need strace strace; fi
     if wants conformance || wants browser; then
         need node nodejs
         need npm npm

@@ -134,6 +134,8 @@ async fn stop_on_signals(stopper: Stopper) {
         tracing::warn!("signals can't be watched; SIGTERM ends the process without a drain");
         return;
     };
+    // A limit on the size of files is to fail a write, not to end the process.
+    let _file_too_large = signal(SignalKind::from_raw(libc::SIGXFSZ));
     loop {
         tokio::select! {
             _ = term.recv() => {}

@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::Control;
 use super::problem::Problem;
-use crate::telemetry::{encode_cells, encode_gauge};
+use crate::telemetry::{encode_cells, encode_gauge, worker_major_faults};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -72,6 +72,18 @@ impl Collector for ProcessMetrics {
             encode_cells(&mut family, &[("kind", kind)], count)?;
         }
         Ok(())
+    }
+}
+
+/// What the worker threads have cost.
+#[derive(Debug)]
+pub struct WorkerMetrics;
+
+impl Collector for WorkerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Page faults for which a worker waited for the disk";
+        let mut family = encoder.encode_descriptor("worker_major_faults", help, None, MetricType::Counter)?;
+        encode_cells(&mut family, &[("", ""); 0], worker_major_faults())
     }
 }
 

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 
 pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
 pub use handler::AdminHandler;
-pub use metrics::ProcessMetrics;
+pub use metrics::{ProcessMetrics, WorkerMetrics};
 
 use crate::edge::Edge;
 use crate::net::Connections;

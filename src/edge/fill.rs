@@ -254,6 +254,9 @@ impl Fill {
                 }
                 let key = self.admitted.key.hash();
                 let is_too_large = why == Unshared::TooLarge;
+                if is_too_large {
+                    self.edge.store.invalidate(&self.admitted.key);
+                }
                 self.edge.collapse.mark_unshared(key, answer.response_time, is_too_large);
                 self.lead.leave();
                 if let Some(private) = self.private.take() {
@@ -342,9 +345,15 @@ impl Fill {
 
     /// Stores what was received.
     async fn complete(&self, head: &Arc<Head>, deposit: Option<Deposit>, received: u64) {
-        let Some(deposit) = deposit else { return };
-        let growing = deposit.growing().cloned();
-        let Some(mut complete) = deposit.complete().await else { return };
+        let growing = deposit.as_ref().and_then(|deposit| deposit.growing().cloned());
+        let complete = match deposit {
+            Some(deposit) => deposit.complete().await,
+            None => None,
+        };
+        let Some(mut complete) = complete else {
+            // Whoever has this answer is not to get an older one from the store afterwards.
+            return self.edge.store.invalidate(&head.key);
+        };
         if let Some(growing) = growing {
             self.lead.flight.release(&growing);
         }

@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use crate::config::{SiteConfig, TreatmentConfig};
-use crate::control::ProcessMetrics;
+use crate::control::{ProcessMetrics, WorkerMetrics};
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
 use crate::origin::{Origin, OriginMetrics};
@@ -88,6 +88,7 @@ pub(super) fn registry(
     registry.register_collector(Box::new(ProcessMetrics));
     let larder = registry.sub_registry_with_prefix("larder");
     larder.register_collector(Box::new(EdgeCollector(edge.clone())));
+    larder.register_collector(Box::new(WorkerMetrics));
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));

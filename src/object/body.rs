@@ -69,6 +69,8 @@ pub trait Pages: fmt::Debug + Send + Sync {
     fn is_resident(&self) -> bool;
     /// Whether its readers are to give it up: it is taken back, or its file was cut short.
     fn is_revoked(&self) -> bool;
+    /// Whether its file was cut short: any of its bytes may be zeroes by now, leased or not.
+    fn is_damaged(&self) -> bool;
     /// Whether it still belongs to the store.
     fn is_live(&self) -> bool;
 }
@@ -152,7 +154,7 @@ impl PartReader {
         if part.pages.is_revoked() {
             return Poll::Ready(Err(Lost));
         }
-        if self.answer.is_some() || !part.is_leased() {
+        if self.answer.is_some() || !part.is_leased() || part.pages.is_damaged() {
             let answer = self.answer.get_or_insert_with(|| part.pages.clone().fetch(part.place, part.key));
             let result = ready!(std::pin::Pin::new(answer).poll(cx));
             self.answer = None;
@@ -443,6 +445,9 @@ mod tests {
         }
         fn is_revoked(&self) -> bool {
             self.revoked.load(Relaxed)
+        }
+        fn is_damaged(&self) -> bool {
+            false
         }
         fn is_live(&self) -> bool {
             true

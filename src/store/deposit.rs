@@ -57,6 +57,7 @@ pub struct Deposit {
     room: Charge,
     /// Whether the length was known.
     is_sized: bool,
+    /// Asked once: each question counts a request.
     is_admitted: bool,
     permit: Option<OwnedSemaphorePermit>,
     promises: Vec<Promise>,
@@ -67,7 +68,7 @@ pub struct Deposit {
 pub struct Complete {
     /// The body.
     pub body: Body,
-    /// Whether it goes to the disk tier.
+    /// Whether a body on the heap goes to the disk tier.
     pub is_admitted: bool,
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
@@ -106,7 +107,6 @@ impl Store {
             deposit.kind = Kind::Log(self.log_fill(key));
         } else if is_admitted && self.tier.is_persistent() {
             deposit.permit = self.tier.queue_room(length.unwrap_or(inline));
-            deposit.is_admitted = deposit.permit.is_some();
         }
         Ok(deposit)
     }
@@ -179,7 +179,7 @@ impl Deposit {
                 fill.growing.body()?
             }
         };
-        Some(Complete { body, is_admitted: self.is_admitted, permit: self.permit })
+        Some(Complete { body, is_admitted: self.permit.is_some(), permit: self.permit })
     }
 
     /// The length of a body that goes to the log is unknown: room is promised ahead of what comes.
@@ -197,7 +197,7 @@ impl Deposit {
 
     /// From the heap to the log: it is larger than a small body.
     fn spill(&mut self) -> Option<()> {
-        if self.is_sized || !self.store.tier.admits(self.key) {
+        if self.is_sized || !self.is_admitted {
             return None;
         }
         let mut fill = self.store.log_fill(self.key);

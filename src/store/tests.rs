@@ -219,3 +219,87 @@ fn a_failed_growth_changes_nothing() {
     assert_eq!(room.bytes(), 1000);
     assert_eq!(store.stats().charged_bytes, 1000);
 }
+
+/// A folder for segments; it goes with its owner.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("larder-store-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn open(&self) -> Arc<Store> {
+        let disk = DiskConfig {
+            path: Some(self.0.clone()),
+            bytes: 16 * MIB,
+            segment_bytes: MIB,
+            memory_object_bytes: 64 * 1024,
+            admission: Admission::All,
+        };
+        let config = Config { memory_bytes: 4 * MIB, max_object_bytes: MIB, workers: 0, disk };
+        Store::open(&config, Clock::start()).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Puts an object of which the version is new, and has it written.
+fn write(store: &Store, n: usize, bytes: usize) -> Arc<Object> {
+    let plain = object(store, &key(n), bytes, &[]);
+    let mut freshness = plain.head.freshness.clone();
+    freshness.fresh_until = Millis(i64::MAX / 2);
+    let selecting = (plain.head.vary.clone(), plain.head.variant.clone());
+    let mut head = Head::new(key(n), StatusCode::OK, HeaderMap::new(), selecting, freshness);
+    head.version = store.version();
+    let object = Arc::new(Object::new(Arc::new(head), plain.body.clone(), store.gauge()));
+    let complete = Complete { body: Body::default(), is_admitted: true, permit: None };
+    store.insert(object.clone(), 8, complete);
+    object
+}
+
+#[tokio::test]
+async fn a_segment_that_says_what_was_removed_does_not_go_before_the_one_it_was_in() {
+    let folder = Folder::new("removed");
+    let store = folder.open();
+    let removed = write(&store, 1, 100);
+    // These stay alive in the first segment.
+    (100..125).for_each(|n| drop(write(&store, n, 40_000)));
+    store.remove(&removed);
+    // The segment with the removal is dead soon.
+    (0..60).for_each(|_| drop(write(&store, 2, 40_000)));
+    (200..520).for_each(|n| drop(write(&store, n, 40_000)));
+    store.close().await;
+    let stats = store.stats().disk;
+    assert!(stats.counters.evicted_segments > 0, "{stats:?}");
+    drop(store);
+    let store = folder.open();
+    assert!(store.load(&key(1)).await.is_none(), "it is back");
+}
+
+#[tokio::test]
+async fn a_clock_behind_the_newest_record_makes_everything_stale() {
+    let folder = Folder::new("clock");
+    let store = folder.open();
+    write(&store, 1, 100);
+    store.close().await;
+    drop(store);
+    let is_stale = async |store: Arc<Store>| {
+        let entry = store.load(&key(1)).await.unwrap();
+        let now = Clock::start().now();
+        entry.variants()[0].head.freshness.state(now) != crate::rules::freshness::State::Fresh
+    };
+    let store = folder.open();
+    assert!(!is_stale(store.clone()).await);
+    // What is written next was written in a year from now.
+    store.versions.resume(store.version() + ((365 * 86_400_000) << 16));
+    write(&store, 2, 100);
+    store.close().await;
+    drop(store);
+    assert!(is_stale(folder.open()).await);
+}

@@ -5,12 +5,16 @@
 pub mod client;
 pub mod date;
 pub mod http2;
+pub mod inject;
+pub mod mount;
 pub mod node;
 pub mod openmetrics;
 pub mod origin;
 pub mod process;
+pub mod random;
 pub mod request;
 pub mod response;
+pub mod revisions;
 pub mod temp;
 pub mod tls;
 

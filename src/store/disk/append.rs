@@ -60,6 +60,14 @@ impl Writer {
             return Err(NotWritten);
         }
         self.make_room(frame.length())?;
+        // A write behind the end of a file that was cut short would make its loss a hole of zeroes.
+        if let Some(active) = &self.active {
+            active.segment.check_length();
+            if active.segment.is_bad() {
+                self.look_after_segments();
+                return Err(NotWritten);
+            }
+        }
         let Some(active) = &mut self.active else { return Err(NotWritten) };
         let offset = active.used as u32;
         let header = frame.encode(active.segment.id, offset);

@@ -99,7 +99,10 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
 /// Makes an empty directory a store, or checks that it is one. The inner error: it can't be written to.
 fn claim(path: &Path) -> Result<io::Result<()>, OpenError> {
     let marker = path.join(MARKER);
+    let mark = || fs::write(&marker, format!("{MARKER_TEXT}{FORMAT}\n"));
     match fs::read_to_string(&marker) {
+        // Its first start was cut off, or the disk was full.
+        Ok(text) if text.is_empty() => Ok(mark()),
         Ok(text) => {
             let format = text.trim().strip_prefix(MARKER_TEXT.trim_end()).map(str::trim);
             match format.and_then(|format| format.parse::<u32>().ok()) {
@@ -122,7 +125,7 @@ fn claim(path: &Path) -> Result<io::Result<()>, OpenError> {
                     return Err(OpenError::NotOurs { path: path.to_owned(), found: name });
                 }
             }
-            Ok(fs::write(&marker, format!("{MARKER_TEXT}{FORMAT}\n")))
+            Ok(mark())
         }
         Err(source) => Err(OpenError::of(Some(path), source)),
     }
@@ -176,6 +179,16 @@ mod tests {
         assert!(refused.to_string().contains("its format is 9"), "{refused}");
         fs::write(path.join(MARKER), "something else").unwrap();
         assert!(matches!(opened(&path), Err(OpenError::NotOurs { .. })));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_is_made_up_for() {
+        let path = temporary("cut-off");
+        fs::create_dir(path.join("segments")).unwrap();
+        fs::write(path.join(MARKER), "").unwrap();
+        opened(&path).unwrap();
+        assert!(fs::read_to_string(path.join(MARKER)).unwrap().starts_with(MARKER_TEXT));
         fs::remove_dir_all(path).unwrap();
     }
 }

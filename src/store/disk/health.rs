@@ -127,6 +127,14 @@ impl Health {
             self.failed_reads.store(0, Relaxed);
             return;
         };
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            // That is one file's fault, not the disk's.
+            self.note(Fault::Truncated);
+            tracing::warn!(
+                "a stored response lies behind the end of its segment's file; it is fetched again"
+            );
+            return;
+        }
         self.note(Fault::Read);
         tracing::warn!(%error, "a read from the disk tier failed; the response is fetched again");
         if self.failed_reads.fetch_add(1, Relaxed) + 1 >= ERRORS_IN_A_ROW {

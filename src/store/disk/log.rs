@@ -25,7 +25,7 @@ use crate::object::{Growing, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
 
-/// Between two looks at the segments when nothing is to be written.
+/// Between two looks at the segments.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What the writer is asked to do.
@@ -118,6 +118,7 @@ impl Writer {
 
     /// Works until it is told to close.
     pub(super) fn run(mut self, ops: &Receiver<Op>) {
+        let mut looked = Instant::now();
         loop {
             match ops.recv_timeout(IDLE) {
                 Ok(Op::Close(done)) => {
@@ -132,8 +133,12 @@ impl Writer {
                     return;
                 }
                 Ok(op) => self.take(op),
-                Err(RecvTimeoutError::Timeout) => self.look_after_segments(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if looked.elapsed() >= IDLE {
+                self.look_after_segments();
+                looked = Instant::now();
             }
             self.evict_ahead();
         }
@@ -372,7 +377,7 @@ impl Writer {
         }
     }
 
-    fn look_after_segments(&mut self) {
+    pub(super) fn look_after_segments(&mut self) {
         if self.tier.shared.has_names_left() {
             self.tier.shared.unlink();
         }

@@ -88,7 +88,12 @@ impl Tier {
             Err(_) if now().is_none() || self.table.get(segment.id).is_none() => return None,
             Err(failure) => {
                 match failure {
-                    Failure::Io(error) => self.health.read(&Err(error)),
+                    Failure::Io(error) => {
+                        if let Some(segment) = self.table.at(found.location.slot) {
+                            segment.check_length();
+                        }
+                        self.health.read(&Err(error));
+                    }
                     Failure::Bad(bad) => {
                         tracing::warn!(url = key.canonical(), %bad, "a stored response is damaged; it is fetched again");
                         self.health.note(Fault::Checksum);

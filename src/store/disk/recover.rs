@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::Tier;
 use super::format::{self, Bad, Entry, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind, Trailer};
-use super::health::Fault;
+use super::health::{Fault, Mode};
 use super::index::{Found, Location};
 use super::io::DiskFile;
 use super::segment::{Origin, Segment};
@@ -294,6 +294,9 @@ fn finish(tier: &Tier, read: Read) {
         return;
     }
     read.segment.keep_frames(read.frames);
+    if tier.health.mode() != Mode::Ok {
+        return;
+    }
     let segment = read.segment;
     tier.shared.chores.run(move || segment.seal());
 }

@@ -329,7 +329,9 @@ impl Segment {
     pub(super) fn seal(&self) {
         let Some(frames) = self.frames.lock().clone() else { return };
         let (at, footer) = format::encode_footer(self.id, self.length, &frames);
-        if at < self.used_bytes() {
+        // A footer behind the end of a file that was cut short would make its loss a hole of zeroes.
+        self.check_length();
+        if self.is_bad() || at < self.used_bytes() {
             // A file that was cut short: no room for a footer.
             return;
         }
@@ -436,6 +438,10 @@ impl Pages for Segment {
 
     fn is_revoked(&self) -> bool {
         self.revoked.load(Relaxed) || self.is_bad()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.is_bad()
     }
 
     fn is_live(&self) -> bool {
