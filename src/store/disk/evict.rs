@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, Kind};
+use super::health::Mode;
 use super::index::Found;
 use super::log::{NotWritten, Writer};
 use super::meta::{Meta, OWN, PartMeta};
@@ -47,6 +48,10 @@ struct Stake {
 impl Writer {
     /// Goes on with an eviction, or begins one when the next segment would have no room.
     pub(super) fn evict_ahead(&mut self) {
+        // What can't be replaced stays.
+        if self.tier.health.mode() != Mode::Ok {
+            return;
+        }
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
             if shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity() || !self.begin() {
