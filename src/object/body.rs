@@ -67,7 +67,7 @@ pub trait Pages: fmt::Debug + Send + Sync {
     fn fetch(self: Arc<Self>, place: Place, key: KeyHash) -> Answer;
     /// Whether its bytes are always in memory.
     fn is_resident(&self) -> bool;
-    /// Whether its readers are to give it up: it is taken back, or its file was cut short.
+    /// Whether its readers are to give it up.
     fn is_revoked(&self) -> bool;
     /// Whether its file was cut short: any of its bytes may be zeroes by now, leased or not.
     fn is_damaged(&self) -> bool;

@@ -146,6 +146,9 @@ impl Writer {
             if attempt > 1 {
                 shared.revoke_oldest();
             }
+            if shared.has_names_left() {
+                shared.unlink();
+            }
             shared.wait_for_room(room, PATIENCE);
         }
         tracing::warn!("no room for a new segment: readers hold what was evicted");

@@ -48,6 +48,7 @@ struct Stake {
 impl Writer {
     /// Goes on with an eviction, or begins one when the next segment would have no room.
     pub(super) fn evict_ahead(&mut self) {
+        // What can't be replaced stays.
         if self.tier.health.mode() != Mode::Ok {
             return;
         }

@@ -437,7 +437,7 @@ impl Pages for Segment {
     }
 
     fn is_revoked(&self) -> bool {
-        self.revoked.load(Relaxed) || self.is_bad()
+        self.revoked.load(Relaxed)
     }
 
     fn is_damaged(&self) -> bool {
