@@ -52,7 +52,8 @@ impl Edge {
             let join = if is_alone {
                 Ok(Join::Lead(Lead::alone()))
             } else {
-                self.collapse.join(key, &parts.headers, || find_fresh(self, &admitted.key, &parts.headers))
+                let find = || find_fresh(self, &admitted.key, &parts.headers, base.as_ref());
+                self.collapse.join(key, &parts.headers, find)
             };
             let (reader, flight, private) = match join {
                 Err(found) => {
@@ -106,7 +107,7 @@ impl Edge {
     /// Revalidates in the background, unless somebody does already.
     pub(super) fn revalidate(self: &Arc<Self>, admitted: &Arc<Admitted>, parts: &Parts, base: Arc<Object>) {
         let key = admitted.key.hash();
-        let find = || find_fresh(self, &admitted.key, &parts.headers);
+        let find = || find_fresh(self, &admitted.key, &parts.headers, Some(&base));
         let Ok(Join::Lead(lead)) = self.collapse.join(key, &parts.headers, find) else { return };
         let fill = Fill {
             edge: self.clone(),

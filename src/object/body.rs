@@ -69,7 +69,7 @@ pub trait Pages: fmt::Debug + Send + Sync {
     fn is_resident(&self) -> bool;
     /// Whether its readers are to give it up.
     fn is_revoked(&self) -> bool;
-    /// Whether its file was cut short: any of its bytes may be zeroes by now, leased or not.
+    /// Whether its file was cut short: any byte may be zero by now, leased or not.
     fn is_damaged(&self) -> bool;
     /// Whether it still belongs to the store.
     fn is_live(&self) -> bool;

@@ -14,6 +14,8 @@ use super::segment::{Origin, Segment};
 
 /// How long the writer waits for the room of an evicted segment before it ends who still reads it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Readers of evicted segments may hold one part in so many of the store before they are in the way.
+const HELD_SHARE: u64 = 4;
 /// Times that it waits so before it gives up on a write.
 const ATTEMPTS: usize = 10;
 /// More pieces than this are copied together before they are written.
@@ -122,18 +124,22 @@ impl Writer {
             // A full disk, tried again: live within what there is.
             self.evict_now();
         }
-        for attempt in 0..ATTEMPTS {
+        let mut waits = 0;
+        while waits < ATTEMPTS {
             if self.tier.shared.file_bytes() + length <= self.tier.limits.capacity() {
                 return Ok(());
             }
             if self.is_relocating {
                 return Err(NotWritten);
             }
-            let is_evicted = attempt < 2 && self.evict_now();
-            if !is_evicted || attempt > 0 {
-                self.tier.shared.wait_until_freed(PATIENCE);
+            // What is read stays; as long as that is little, the next one goes in its place.
+            let is_little_held = self.tier.shared.given_up_bytes() * HELD_SHARE < self.tier.limits.capacity();
+            if is_little_held && !self.tier.shared.is_freeing() && self.evict_now() {
+                continue;
             }
-            if attempt > 1 {
+            self.tier.shared.wait_until_freed(PATIENCE);
+            waits += 1;
+            if waits > 1 {
                 self.tier.shared.revoke_oldest();
             }
         }

@@ -44,6 +44,8 @@ pub(super) struct Shared {
 struct Files {
     bytes: u64,
     given_up: BTreeMap<u32, (Weak<Segment>, u64)>,
+    /// How many of them nobody reads any more: their room comes soon.
+    freeing: u64,
 }
 
 impl Shared {
@@ -59,6 +61,11 @@ impl Shared {
     /// Bytes of those that only readers hold.
     pub(super) fn given_up_bytes(&self) -> u64 {
         self.files.lock().given_up.values().map(|(_, length)| length).sum()
+    }
+
+    /// Whether room is on its way.
+    pub(super) fn is_freeing(&self) -> bool {
+        self.files.lock().freeing > 0
     }
 
     /// Waits until a file is gone, for so long at most.
@@ -135,11 +142,13 @@ impl Drop for Lifeline {
         }
         let (shared, id, length) = (self.shared.clone(), self.id, self.length);
         let charge = self.charge.take();
+        shared.files.lock().freeing += 1;
         self.shared.pool.clone().run(move || {
             drop(mapping);
             drop(charge);
             let mut files = shared.files.lock();
             files.bytes -= length;
+            files.freeing -= 1;
             files.given_up.remove(&id);
             drop(files);
             shared.freed.notify_all();
