@@ -386,9 +386,16 @@ pub(super) fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
-/// The key that a fill stores under; for the store's second look.
-pub(super) fn find_fresh(edge: &Edge, key: &CacheKey, request: &HeaderMap) -> Option<Arc<Object>> {
+/// The store's second look: what came while this request was on its way to the origin. Not `base`, which it
+/// has seen and is to have validated.
+pub(super) fn find_fresh(
+    edge: &Edge,
+    key: &CacheKey,
+    request: &HeaderMap,
+    base: Option<&Arc<Object>>,
+) -> Option<Arc<Object>> {
     let entry = edge.store.get(key)?;
     let object = entry.select(request)?;
-    edge.is_fresh(object).then(|| object.clone())
+    let is_base = base.is_some_and(|base| Arc::ptr_eq(base, object));
+    (!is_base && edge.is_fresh(object)).then(|| object.clone())
 }

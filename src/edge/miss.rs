@@ -50,10 +50,7 @@ impl Edge {
             let join = if is_alone {
                 Ok(Join::Lead(Lead::alone(self.purges.applied())))
             } else {
-                // What the request itself wants validated is not found again.
-                let is_news =
-                    |found: &Arc<Object>| base.as_ref().is_none_or(|base| !Arc::ptr_eq(base, found));
-                let find = || find_fresh(self, &admitted.key, &parts.headers).filter(is_news);
+                let find = || find_fresh(self, &admitted.key, &parts.headers, base.as_ref());
                 let is_outdated = |flight: &Flight| self.is_outdated(&admitted.key, flight);
                 self.collapse.join(key, &parts.headers, self.purges.applied(), is_outdated, find)
             };
@@ -149,7 +146,7 @@ impl Edge {
     /// Revalidates in the background, unless somebody does already.
     pub(super) fn revalidate(self: &Arc<Self>, admitted: &Arc<Admitted>, parts: &Parts, base: Arc<Object>) {
         let key = admitted.key.hash();
-        let find = || find_fresh(self, &admitted.key, &parts.headers);
+        let find = || find_fresh(self, &admitted.key, &parts.headers, Some(&base));
         let is_outdated = |flight: &Flight| self.is_outdated(&admitted.key, flight);
         let as_of = self.purges.applied();
         let joined = self.collapse.join(key, &parts.headers, as_of, is_outdated, find);

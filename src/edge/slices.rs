@@ -187,7 +187,7 @@ impl Edge {
         }
         for _ in 0..ATTEMPTS {
             let is_slice = |found: &Arc<Object>| sliced.is(index, &found.head.headers);
-            let find = || find_fresh(self, &key, request).filter(is_slice);
+            let find = || find_fresh(self, &key, request, None).filter(is_slice);
             let as_of = self.purges.applied();
             let is_outdated = |flight: &Flight| self.is_outdated(&key, flight);
             let joined = self.collapse.join(key.hash(), request, as_of, is_outdated, find);

@@ -24,7 +24,7 @@ use crate::control::{AdminHandler, Control, Parts, TokenFileError};
 use crate::edge::{self, Edge};
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
 use crate::origin::{Origin, SetupError};
-use crate::purge::{self, Purges};
+use crate::purge;
 use crate::store::{OpenError, Store};
 use crate::telemetry::{self, AccessLog, Clock};
 
@@ -141,7 +141,7 @@ impl Node {
             header_count: config.limits.header_count,
             sites: parts::sites(&config.sites, &origins),
         };
-        let purges = Purges::open(parts::purge_config(&config.store), clock)?;
+        let purges = parts::open_purges(&config.store, clock)?;
         let edge = Edge::new(edge_config, (store.clone(), purges.clone()), clock, access_log, workers);
         let bound = net::bind(&config.listen, workers)?;
         let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();

@@ -14,8 +14,9 @@ use crate::control::{ProcessMetrics, WorkerMetrics};
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
 use crate::origin::{Origin, OriginMetrics};
-use crate::purge;
+use crate::purge::{self, Purges};
 use crate::store::{self, Store};
+use crate::telemetry::Clock;
 
 const NODE_ID_FILE: &str = "node.id";
 
@@ -73,9 +74,29 @@ impl Collector for EdgeCollector {
     }
 }
 
-/// The log of purges lies beside what it purges; what is in memory only needs no log.
-pub(super) fn purge_config(store: &store::Config) -> purge::Config {
-    purge::Config { path: store.disk.path.clone(), ..purge::Config::default() }
+/// The log of purges lies beside what it purges; what is in memory only needs no log. On a read-only
+/// disk the node goes on with a copy, so that no purge is forgotten now, though those to come may be by
+/// a restart.
+pub(super) fn open_purges(store: &store::Config, clock: Clock) -> Result<Arc<Purges>, purge::OpenError> {
+    let config = |path| purge::Config { path, ..purge::Config::default() };
+    match Purges::open(config(store.disk.path.clone()), clock) {
+        Err(purge::OpenError::Io { path, source }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            tracing::error!(
+                "purges are kept in a temporary copy of {}, and not over a restart",
+                path.display()
+            );
+            let failed = |source| purge::OpenError::Io { path: path.clone(), source };
+            let copies = std::env::temp_dir().join(format!("larder-purges-{}", std::process::id()));
+            fs::create_dir_all(&copies).map_err(failed)?;
+            if let Some(name) = path.file_name()
+                && path.exists()
+            {
+                fs::copy(&path, copies.join(name)).map_err(failed)?;
+            }
+            Purges::open(config(Some(copies)), clock)
+        }
+        opened => opened,
+    }
 }
 
 pub(super) fn registry(

@@ -62,14 +62,13 @@ pub struct Place {
 pub trait Pages: fmt::Debug + Send + Sync {
     /// The segment's number; never used twice.
     fn segment(&self) -> u32;
-    /// Brings a place into memory, and compares its sum if nobody has since the start.
-    /// When that fails, the response under `key` is given up.
+    /// Brings a place into memory, its sum compared once a start; else the response under `key` is given up.
     fn fetch(self: Arc<Self>, place: Place, key: KeyHash) -> Answer;
     /// Whether its bytes are always in memory.
     fn is_resident(&self) -> bool;
     /// Whether its readers are to give it up.
     fn is_revoked(&self) -> bool;
-    /// Whether its file was cut short: any of its bytes may be zeroes by now, leased or not.
+    /// Whether its file was cut short: any byte may be zero by now, leased or not.
     fn is_damaged(&self) -> bool;
     /// Whether it still belongs to the store.
     fn is_live(&self) -> bool;

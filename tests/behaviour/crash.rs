@@ -227,7 +227,7 @@ fn a_kill_while_segments_are_evicted_brings_nothing_old_back() {
 
 #[test]
 fn what_was_replaced_stays_so_although_a_slow_client_still_reads_it() {
-    const LENGTH: usize = 12_000_000;
+    const LENGTH: usize = 8_000_000;
     let origin = Origin::start();
     let (old, new) = (respond(200, FRESH, pattern(LENGTH, 1)), respond(200, FRESH, pattern(1_000, 2)));
     origin.sequence("/page", vec![old, new]);

@@ -143,7 +143,7 @@ fn a_smaller_limit_keeps_the_newest() {
     let node = node.restarted_after(Signal::TERM, |dir| {
         edit(&dir.join("larder.toml"), "disk = \"64MiB\"", "disk = \"24MiB\"");
     });
-    assert!(used(&node) <= 24 << 20, "{} bytes", used(&node));
+    eventually("what is too much is removed", || used(&node) <= 24 << 20);
     let newest = get_all(&node, 60..100, LARGE);
     assert!(newest >= 38, "{newest} of 40 are left");
     get_all(&node, 0..60, LARGE);
@@ -174,7 +174,8 @@ fn on(mount: &Tmpfs, builder: Builder) -> Node {
 
 #[test]
 fn a_full_disk_is_read_and_no_longer_written() {
-    let Some(mount) = Tmpfs::mount("8m") else { return };
+    // The log of purges takes some of it.
+    let Some(mount) = Tmpfs::mount("12m") else { return };
     let origin = origin(LARGE);
     let node = on(&mount, node(&origin).disk("64MiB"));
     get_all(&node, 0..40, LARGE);

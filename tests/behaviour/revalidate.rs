@@ -167,3 +167,20 @@ fn a_304_that_varies_on_everything_ends_the_stored_answer_and_not_the_request() 
     let asked: Vec<bool> = origin.seen("/a").iter().map(|seen| seen.has("if-none-match")).collect();
     assert_eq!(asked, [false, true, false]);
 }
+
+#[test]
+fn a_client_that_may_ask_for_revalidation_gets_it_though_the_stored_answer_is_fresh() {
+    let origin = Origin::start();
+    let tagged = |tag: &'static str| [FRESH[0], ("ETag", tag)];
+    let confirmed = respond(304, &tagged("\"v1\""), "");
+    let renewed = respond(200, &tagged("\"v2\""), "new");
+    origin.sequence("/a", vec![respond(200, &tagged("\"v1\""), "old"), confirmed, renewed]);
+    let node = node(&origin).cache("honor_request_cache_control = true").start();
+    node.get("/a").assert_fwd("uri-miss");
+    let asks = || get("/a").with("Cache-Control", "no-cache").to(&node);
+    asks().assert_body("old").assert_status(200);
+    assert_eq!(origin.last("/a").field("if-none-match"), Some("\"v1\""));
+    asks().assert_body("new");
+    node.get("/a").assert_hit().assert_body("new");
+    assert_eq!(origin.count("/a"), 3);
+}

@@ -14,6 +14,8 @@ use super::segment::{Origin, Segment};
 
 /// How long the writer waits for the room of an evicted segment before it ends who still reads it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Readers of evicted segments may hold one part in so many of the store before they are in the way.
+const HELD_SHARE: u64 = 4;
 /// Times that it waits so before it gives up on a write.
 const ATTEMPTS: usize = 10;
 /// How long it does not wait again after that: what is queued fails at once instead of one by one.
@@ -131,7 +133,8 @@ impl Writer {
             // A full disk, tried again: live within what there is.
             self.evict_now();
         }
-        for attempt in 0..ATTEMPTS {
+        let mut waits = 0;
+        while waits < ATTEMPTS {
             let room = tier.limits.capacity().saturating_sub(length);
             if shared.file_bytes() <= room {
                 return Ok(());
@@ -139,17 +142,20 @@ impl Writer {
             if self.is_relocating || self.impatient_until.is_some_and(|until| Instant::now() < until) {
                 return Err(NotWritten);
             }
-            // What readers hold for longer is not waited for at first.
-            if shared.kept_bytes() > room || attempt == 1 {
-                self.evict_now();
+            // What readers hold stays; as long as that is little, the next one goes in its place.
+            let is_little_held = shared.given_up_bytes() * HELD_SHARE < tier.limits.capacity();
+            let is_needed = shared.kept_bytes() > room || is_little_held && !shared.is_freeing();
+            if is_needed && self.evict_now() && waits == 0 {
+                continue;
             }
-            if attempt > 1 {
+            if waits > 0 {
                 shared.revoke_oldest();
             }
             if shared.has_names_left() {
                 shared.unlink();
             }
             shared.wait_for_room(room, PATIENCE);
+            waits += 1;
         }
         tracing::warn!("no room for a new segment: readers hold what was evicted");
         self.impatient_until = Some(Instant::now() + IMPATIENCE);

@@ -58,6 +58,8 @@ struct GivenUp {
     length: u64,
     is_named: bool,
     is_mapped: bool,
+    /// Whether somebody reads from it.
+    is_read: bool,
 }
 
 impl Files {
@@ -92,6 +94,11 @@ impl Shared {
         self.files.lock().given_up.values().map(|given_up| given_up.length).sum()
     }
 
+    /// Whether room is on its way: a segment that nobody reads any more is about to go.
+    pub(super) fn is_freeing(&self) -> bool {
+        self.files.lock().given_up.values().any(|given_up| !given_up.is_read)
+    }
+
     /// Bytes of the segments that are part of the store.
     pub(super) fn kept_bytes(&self) -> u64 {
         let files = self.files.lock();
@@ -106,7 +113,8 @@ impl Shared {
 
     /// Has a file removed that never became a segment; it counts until it is gone.
     pub(super) fn discard(self: &Arc<Self>, id: u32, length: u64) {
-        let given_up = GivenUp { segment: Weak::new(), length, is_named: true, is_mapped: false };
+        let given_up =
+            GivenUp { segment: Weak::new(), length, is_named: true, is_mapped: false, is_read: false };
         let mut files = self.files.lock();
         files.bytes += length;
         files.given_up.insert(id, given_up);
@@ -217,6 +225,7 @@ impl Drop for Lifeline {
             return;
         }
         let (shared, id) = (self.shared.clone(), self.id);
+        shared.update(id, |given_up| given_up.is_read = false);
         self.shared.chores.run(move || {
             drop((mapping, charge));
             shared.update(id, |given_up| given_up.is_mapped = false);
@@ -351,7 +360,8 @@ impl Segment {
         self.is_live.store(false, Relaxed);
         self.mapping.is_given_up.store(true, Relaxed);
         let segment = Arc::downgrade(&self);
-        let given_up = GivenUp { segment, length: self.length, is_named: true, is_mapped: true };
+        let given_up =
+            GivenUp { segment, length: self.length, is_named: true, is_mapped: true, is_read: true };
         self.shared.files.lock().given_up.insert(self.id, given_up);
         self.shared.unlink();
     }
