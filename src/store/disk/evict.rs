@@ -22,6 +22,8 @@ use crate::rules::key::KeyHash;
 const STEP_KEYS: usize = 32;
 /// Of 100 bytes that fills write, so many more may be written again.
 const REINSERT_PERCENT: i64 = 25;
+/// An eviction begins when less than this share of the active segment is left.
+const AHEAD_DIVISOR: u64 = 4;
 /// Copied parts up to here become part of the new response frame.
 const INLINE_BYTES: u32 = 64 * 1024;
 /// A segment with less than this share of live bytes goes before older ones.
@@ -30,7 +32,7 @@ const DEAD_DIVISOR: u64 = 64;
 /// A segment on its way out.
 pub(super) struct Eviction {
     segment: Arc<Segment>,
-    /// Its keys, those asked for most at the end.
+    /// Its keys, those asked for most at the end: on disk, or in memory.
     keys: Vec<(u8, KeyHash)>,
 }
 
@@ -47,11 +49,18 @@ impl Writer {
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
             let held = shared.file_bytes() - shared.given_up_bytes();
-            if held + self.tier.limits.segment <= self.tier.limits.capacity() || !self.begin() {
+            let has_room = held + self.tier.limits.segment <= self.tier.limits.capacity();
+            if has_room || !self.is_next_due() || !self.begin() {
                 return;
             }
         }
         self.step(STEP_KEYS);
+    }
+
+    /// Whether the next segment will be needed soon: what goes too early is missed.
+    fn is_next_due(&self) -> bool {
+        let left = self.active.as_ref().map(|active| active.segment.length - active.segment.used_bytes());
+        left.is_none_or(|left| left < self.tier.limits.segment / AHEAD_DIVISOR)
     }
 
     /// Evicts a segment to the end; false: there is none to evict.
@@ -96,8 +105,9 @@ impl Writer {
             .filter(|frame| matches!(frame.kind, Kind::Response | Kind::Part))
             .map(|frame| frame.key)
             .collect();
+        let asked = |key| Some(self.tier.index.get(key)?.asked + self.tier.budget.memory.asked(key));
         let mut keys: Vec<(u8, KeyHash)> =
-            keys.into_iter().filter_map(|key| Some((self.tier.index.get(key)?.asked, key))).collect();
+            keys.into_iter().filter_map(|key| Some((asked(key)?, key))).collect();
         keys.sort_unstable_by_key(|(asked, key)| (*asked, key.0));
         keys
     }
@@ -119,8 +129,7 @@ impl Writer {
     /// Writes a key again or drops it.
     fn decide(&mut self, key: KeyHash, asked: u8, from: &Arc<Segment>) {
         let Some(stake) = self.stake(key, from) else { return };
-        let is_wanted = asked > 0 || self.tier.budget.memory.is_wanted(key);
-        if is_wanted && self.reinsertion_credit >= stake.bytes as i64 {
+        if asked > 0 && self.reinsertion_credit >= stake.bytes as i64 {
             self.is_relocating = true;
             let relocated = self.relocate(key, &stake, from);
             self.is_relocating = false;

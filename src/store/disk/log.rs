@@ -209,7 +209,8 @@ impl Writer {
         let found = Found {
             location,
             length: frame.length() as u32,
-            asked: 0,
+            // What it was asked for before counts by half.
+            asked: self.tier.index.get(key).map_or(0, |old| old.asked / 2),
             must_revalidate: flags & FLAG_MUST_REVALIDATE != 0,
         };
         let old = self.tier.index.insert(key, found);
