@@ -205,7 +205,7 @@ const STORE: &[Setting] = &[
         "segment",
         size(MIB, 2 * GIB),
         r#""64MiB""#,
-        "Size of a segment file; at most a sixteenth of disk",
+        "Size of a segment file; at most a sixty-fourth of disk",
     ),
     setting("memory_object", size(0, 64 * MIB), r#""32KiB""#, "Larger bodies are served from the disk tier"),
     setting("admission", Kind::OneOf(&["all", "second-hit"]), r#""all""#, "What enters the disk tier"),

@@ -26,8 +26,6 @@ const PROMOTION_BATCH: usize = 64;
 const WINDOW_DIVISOR: u64 = 20;
 /// Enough that workers seldom meet; a power of two.
 const SHARDS: usize = 16;
-/// Requests lately that make a key one to be kept on disk: its own fill is one.
-const WANTED: u8 = 2;
 /// What an average object is taken to weigh when the sketch is sized.
 const TYPICAL_OBJECT_BYTES: u64 = 4096;
 
@@ -81,10 +79,14 @@ pub(super) struct MemoryTier {
     shards: Box<[RwLock<Shard>]>,
     /// One buffer for each worker, the first for all other threads; a lock that is only ever tried.
     promotions: Box<[Mutex<Vec<KeyHash>>]>,
-    /// Bytes of all shards together: they share one budget, so that no object is too large for its
-    /// shard. Changed with a shard's lock held, on the way of a miss.
-    used: AtomicU64,
+    /// Bytes of all shards together, in windows and in main lists: the shards share one budget, so that
+    /// no object is too large for its shard. Changed with a shard's lock held, on the way of a miss.
+    window_used: AtomicU64,
+    main_used: AtomicU64,
     capacity: u64,
+    /// The main lists' own share. What a window leaves unused for a moment is not theirs: else every
+    /// newcomer would find some room without having to earn it.
+    main_capacity: u64,
 }
 
 impl std::fmt::Debug for MemoryTier {
@@ -97,11 +99,14 @@ impl MemoryTier {
     pub(super) fn new(capacity: u64, workers: usize) -> Self {
         let shard = || RwLock::new(Shard::new(capacity / SHARDS as u64));
         let batch = || Mutex::new(Vec::with_capacity(PROMOTION_BATCH));
+        let windows = capacity / SHARDS as u64 / WINDOW_DIVISOR * SHARDS as u64;
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             promotions: (0..=workers).map(|_| batch()).collect(),
-            used: AtomicU64::new(0),
+            window_used: AtomicU64::new(0),
+            main_used: AtomicU64::new(0),
             capacity,
+            main_capacity: capacity - windows,
         }
     }
 
@@ -135,18 +140,19 @@ impl MemoryTier {
         {
             let mut shard = self.shard(key).write();
             let old = shard.peek(key).cloned();
-            let before = shard.bytes();
+            let before = (shard.window_bytes, shard.main_bytes);
             match change(old.as_ref()) {
                 Some(entry) => {
-                    let free = self.capacity.saturating_sub(self.used.load(Relaxed));
+                    let free = self.main_capacity.saturating_sub(self.main_used.load(Relaxed));
                     outcome = shard.insert(key, entry, free);
                 }
                 None => shard.remove(key),
             }
-            self.account(before, shard.bytes());
+            account(&self.window_used, before.0, shard.window_bytes);
+            account(&self.main_used, before.1, shard.main_bytes);
         }
         // What the own shard could not give, the others do: without holding two locks at once.
-        let over = self.used.load(Relaxed).saturating_sub(self.capacity);
+        let over = self.used().saturating_sub(self.capacity);
         outcome.evicted += if over > 0 { self.evict(over) } else { 0 };
         outcome
     }
@@ -162,18 +168,14 @@ impl MemoryTier {
         }
     }
 
-    /// Whether a key is in memory and asked for there.
-    pub(super) fn is_wanted(&self, key: KeyHash) -> bool {
+    /// Requests lately for a key that is in memory, without its fill.
+    pub(super) fn asked(&self, key: KeyHash) -> u8 {
         let shard = self.shard(key).read();
-        shard.peek(key).is_some() && shard.sketch.estimate(key) >= WANTED
+        shard.peek(key).map_or(0, |_| shard.sketch.estimate(key).saturating_sub(1))
     }
 
-    fn account(&self, before: u64, after: u64) {
-        if after >= before {
-            self.used.fetch_add(after - before, Relaxed);
-        } else {
-            self.used.fetch_sub(before - after, Relaxed);
-        }
+    fn used(&self) -> u64 {
+        self.window_used.load(Relaxed) + self.main_used.load(Relaxed)
     }
 
     /// Evicts entries of `bytes` in all, from the fullest shards first; returns how many went.
@@ -188,8 +190,10 @@ impl MemoryTier {
                     break;
                 }
                 let mut shard = shard.write();
+                let before = (shard.window_bytes, shard.main_bytes);
                 if let Some(weight) = shard.evict_one() {
-                    self.used.fetch_sub(weight, Relaxed);
+                    account(&self.window_used, before.0, shard.window_bytes);
+                    account(&self.main_used, before.1, shard.main_bytes);
                     freed += weight;
                     entries += 1;
                 }
@@ -207,12 +211,20 @@ impl MemoryTier {
             let shard = shard.read();
             (shard.window.len() + shard.main.len()) as u64
         };
-        (self.shards.iter().map(entries).sum(), self.used.load(Relaxed))
+        (self.shards.iter().map(entries).sum(), self.used())
     }
 
     fn shard(&self, key: KeyHash) -> &RwLock<Shard> {
         // The map takes the low bits, the shard the high ones.
         &self.shards[(key.0 >> 120) as usize % SHARDS]
+    }
+}
+
+fn account(used: &AtomicU64, before: u64, after: u64) {
+    if after >= before {
+        used.fetch_add(after - before, Relaxed);
+    } else {
+        used.fetch_sub(before - after, Relaxed);
     }
 }
 
@@ -253,14 +265,14 @@ impl Shard {
         }
     }
 
-    /// Stores an entry; `free` is what the whole tier has left.
+    /// Stores an entry; `free` is what all main lists together have left.
     fn insert(&mut self, key: KeyHash, entry: Arc<Entry>, free: u64) -> Outcome {
         let entries = self.window.len() + self.main.len();
         self.sketch.record(key, entries);
         let weight = entry.weight();
         let in_main = self.main.contains(&key);
-        // What this shard may hold without the others giving way.
-        let limit = self.bytes() + free;
+        // What the main list may hold without those of the other shards giving way.
+        let limit = self.main_bytes + free;
         self.remove(key);
         let mut outcome = Outcome::default();
         if in_main {
@@ -281,7 +293,7 @@ impl Shard {
 
     /// Moves what left the window to the main list if it earns its place; returns how many left.
     fn admit(&mut self, key: KeyHash, node: Node, limit: u64) -> u64 {
-        let need = (self.bytes() + node.weight).saturating_sub(limit);
+        let need = (self.main_bytes + node.weight).saturating_sub(limit);
         let (mut victims, mut bytes, mut asked) = (0, 0, 0u64);
         for (victim, victim_node) in self.main.iter().rev() {
             if bytes >= need {

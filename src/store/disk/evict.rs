@@ -24,6 +24,8 @@ use crate::store::Entry;
 const STEP_KEYS: usize = 32;
 /// Of 100 bytes that fills write, so many more may be written again.
 const REINSERT_PERCENT: i64 = 25;
+/// An eviction begins when less than this share of the active segment is left.
+const AHEAD_DIVISOR: u64 = 4;
 /// Copied parts up to here become part of the new response frame.
 const INLINE_BYTES: u32 = 64 * 1024;
 /// A segment with less than this share of live bytes goes before older ones.
@@ -32,7 +34,7 @@ const DEAD_DIVISOR: u64 = 64;
 /// A segment on its way out.
 pub(super) struct Eviction {
     segment: Arc<Segment>,
-    /// Its keys that are to be decided on, those asked for most at the end.
+    /// Its keys that are to be decided on, those asked for most at the end: on disk, or in memory.
     keys: Vec<(u8, KeyHash)>,
     /// All of them.
     all: Vec<KeyHash>,
@@ -54,12 +56,18 @@ impl Writer {
         }
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
-            if shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity() || !self.begin()
-            {
+            let has_room = shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity();
+            if has_room || !self.is_next_due() || !self.begin() {
                 return;
             }
         }
         self.step(STEP_KEYS);
+    }
+
+    /// Whether the next segment will be needed soon: what goes too early is missed.
+    fn is_next_due(&self) -> bool {
+        let left = self.active.as_ref().map(|active| active.segment.length - active.segment.used_bytes());
+        left.is_none_or(|left| left < self.tier.limits.segment / AHEAD_DIVISOR)
     }
 
     /// Evicts a segment to the end; false: there is none to evict.
@@ -117,7 +125,10 @@ impl Writer {
             .filter(|frame| matches!(frame.kind, Kind::Response | Kind::Part))
             .map(|frame| frame.key)
             .collect();
-        let asked = |key| self.tier.index.get(key).map_or(0, |found| found.asked);
+        let asked = |key| {
+            let on_disk = self.tier.index.get(key).map_or(0, |found| found.asked);
+            on_disk.saturating_add(self.tier.budget.memory.asked(key))
+        };
         let mut keys: Vec<(u8, KeyHash)> = keys.into_iter().map(|key| (asked(key), key)).collect();
         keys.sort_unstable_by_key(|(asked, key)| (*asked, key.0));
         keys
@@ -143,7 +154,7 @@ impl Writer {
     fn decide(&mut self, key: KeyHash, asked: u8, from: &Arc<Segment>) {
         let Some(found) = self.tier.index.get(key) else { return };
         let is_here = found.location.slot == from.slot();
-        let is_wanted = asked > 0 || self.tier.budget.memory.is_wanted(key);
+        let is_wanted = asked > 0;
         // What goes in any case need not be read.
         let stake = if is_here && !is_wanted { None } else { self.stake(key, found, from) };
         if stake.is_none() && !is_here {

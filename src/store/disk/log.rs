@@ -273,7 +273,9 @@ impl Writer {
         pieces.extend_from_slice(body);
         let (segment, location) = self.frame(&frame, &pieces)?;
         let must_revalidate = flags & FLAG_MUST_REVALIDATE != 0;
-        let found = Found { location, length: frame.length() as u32, asked: 0, must_revalidate };
+        // What it was asked for before counts by half.
+        let asked = self.tier.index.get(key).map_or(0, |old| old.asked / 2);
+        let found = Found { location, length: frame.length() as u32, asked, must_revalidate };
         let old = self.tier.index.insert(key, found);
         self.account_for(old);
         segment.account(frame.length() as i64);

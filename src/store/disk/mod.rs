@@ -62,8 +62,9 @@ use table::Table;
 
 /// Bytes that may wait for the writer, in KiB.
 const QUEUE_KIB: u64 = 16 * 1024;
-/// Segments that the budget is cut into at least; a smaller budget has smaller segments.
-const MIN_SEGMENTS: u64 = 16;
+/// Segments that the budget is cut into at least; a smaller budget has smaller segments. One to two of
+/// them are always on their way in or out and hold little.
+const MIN_SEGMENTS: u64 = 64;
 const MIN_SEGMENT_BYTES: u64 = 1024 * 1024;
 /// With `disk = 0`, the share of the memory budget that the log may take: three quarters.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
