@@ -8,7 +8,7 @@
 //! | the wiring | [`node`], [`config`] |
 //! | the control path | [`control`] |
 //! | the data path | [`edge`] |
-//! | engines, which never import each other | [`net`], [`store`], [`origin`] |
+//! | engines, which never import each other | [`net`], [`store`], [`origin`], [`purge`] |
 //! | what all may use | [`rules`], [`object`], [`region`], [`telemetry`] |
 
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod net;
 pub mod node;
 pub mod object;
 pub mod origin;
+pub mod purge;
 pub mod region;
 pub mod rules;
 pub mod store;
