@@ -8,7 +8,7 @@
 //! | the wiring | [`node`], [`config`] |
 //! | the control path | [`control`] |
 //! | the data path | [`edge`] |
-//! | engines, which never import each other | [`net`], [`store`], [`origin`] |
+//! | engines, which never import each other | [`net`], [`store`], [`origin`], [`purge`] |
 //! | what all may use | [`rules`], [`object`], [`region`], [`telemetry`] |
 
 pub mod cli;

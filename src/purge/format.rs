@@ -146,9 +146,11 @@ pub(super) fn payload_bytes(header: &[u8]) -> Option<usize> {
     (header.get(16..20)? == FRAME_MAGIC && length <= MAX_PAYLOAD).then_some(length)
 }
 
-/// A frame that is whole, and where it belongs.
+/// A frame that is whole.
 #[derive(Debug)]
 pub(super) struct Frame<'a> {
+    /// Where it belongs.
+    pub(super) offset: u64,
     pub(super) sum: Sum,
     /// Of the one before it.
     pub(super) before: Sum,
@@ -156,15 +158,15 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a frame without its padding.
-    pub(super) fn read(bytes: &'a [u8], (log, offset): (u64, u64)) -> Option<Self> {
+    /// Reads a frame of this log without its padding.
+    pub(super) fn read(bytes: &'a [u8], log: u64) -> Option<Self> {
         let (header, payload) = bytes.split_at_checked(HEADER_BYTES)?;
-        if number(header, 24)? != log || number(header, 32)? != offset {
+        if number(header, 24)? != log {
             return None;
         }
         let sum = sum(&bytes[16..]);
-        let before = header[48..].try_into().ok()?;
-        (header[..16] == sum).then_some(Self { sum, before, payload })
+        let (offset, before) = (number(header, 32)?, header[48..].try_into().ok()?);
+        (header[..16] == sum).then_some(Self { offset, sum, before, payload })
     }
 
     /// With header and padding.
@@ -247,8 +249,9 @@ mod tests {
         assert_eq!(bytes.len() as u64 % ALIGN, 0);
         let length = payload_bytes(bytes).unwrap();
         let whole = &bytes[..HEADER_BYTES + length];
-        let frame = Frame::read(whole, (9, 64)).unwrap();
-        assert_eq!((frame.sum, frame.before, frame.bytes()), (sum, [4; 16], bytes.len() as u64));
+        let frame = Frame::read(whole, 9).unwrap();
+        assert_eq!((frame.offset, frame.sum, frame.before), (64, sum, [4; 16]));
+        assert_eq!(frame.bytes(), bytes.len() as u64);
         let read: Vec<_> = frame.records().collect();
         assert_eq!((is_purge(read[0]), is_purge(read[1])), (true, false));
         assert_eq!(read, records);
@@ -258,8 +261,7 @@ mod tests {
         };
         assert_eq!(again, request);
         assert!(matches!(Record::<Request<&str>>::decode(read[1]), Ok(Record::Gap { from: 1, until: 2 })));
-        assert!(Frame::read(whole, (9, 80)).is_none(), "at another place");
-        assert!(Frame::read(whole, (8, 64)).is_none(), "of another log");
+        assert!(Frame::read(whole, 8).is_none(), "of another log");
     }
 
     #[test]
@@ -280,10 +282,10 @@ mod tests {
             let _ = read_header(&bytes);
             let _ = payload_bytes(&bytes);
             let _ = Record::<Request<&str>>::decode(&bytes);
-            if let Some(frame) = Frame::read(&bytes, (0, 0)) {
+            if let Some(frame) = Frame::read(&bytes, 0) {
                 frame.records().for_each(drop);
             }
-            Frame { sum: [0; 16], before: [0; 16], payload: &bytes }.records().for_each(drop);
+            Frame { offset: 0, sum: [0; 16], before: [0; 16], payload: &bytes }.records().for_each(drop);
         }
     }
 }

@@ -5,7 +5,8 @@
 //! file never has a hole, and a purge that was not durable becomes so with the next one that is.
 //!
 //! **Numbers.** A process numbers its purges one by one, from the time of its start in microseconds (or a little above the
-//! log's last number, if that is later). The numbers between are a gap, and the gap is written down: whatever of an
+//! log's last number, if that is later; a random part keeps apart two that begin with the same log). It can't have made
+//! more purges than microseconds passed. The numbers between are a gap, and the gap is written down: whatever of an
 //! earlier process did not reach the log, an object that noted it is in the gap. A log that is new begins at the time
 //! too, above every number of one that was lost, and the gap before it goes down to 0.
 
@@ -34,8 +35,9 @@ const AHEAD: u64 = 1 << 20;
 const STEP: u64 = 4 << 20;
 /// What waits to be written again. If it were more, it is replaced by a gap: everything older counts as purged then.
 const MAX_PENDING: usize = 64 << 20;
-/// Above the last number of the process before; it can hardly have lost more purges than that.
-const STRIDE: u64 = 1_000_000;
+/// Above the log's last number, where the clock is not: before it was set back, the process before can hardly have lost
+/// more purges than that.
+const STRIDE: u64 = 10_000;
 
 /// See the module. One thread has it.
 #[derive(Debug)]
@@ -101,7 +103,8 @@ pub(super) fn open(
         },
     };
     let from = if last == 0 { 0 } else { last + 1 };
-    let until = now_us.max(last + STRIDE);
+    let random = u64::from(getrandom::u32().unwrap_or_default());
+    let until = now_us.max(last + STRIDE + random % STRIDE);
     match found {
         Found::Log(mut log) => {
             let gap = Gap { from, until };

@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
                 let ending = self.ending(offset)?;
                 return Ok(Walk { end: offset, sum, ending });
             };
-            if frame.before != sum || !frame.records().all(&mut visit) {
+            if (frame.offset, frame.before) != (offset, sum) || !frame.records().all(&mut visit) {
                 return Ok(Walk { end: offset, sum, ending: Ending::Damaged });
             }
             (sum, offset) = (frame.sum, offset + frame.bytes());
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         Ok(ending)
     }
 
-    /// The whole frame at an offset, if there is one.
+    /// The whole frame at an offset, if there is one, wherever it belongs.
     fn frame(&mut self, offset: u64) -> io::Result<Option<Frame<'_>>> {
         let header = self.window(offset, HEADER_BYTES)?;
         let Some(payload) = payload_bytes(&header[..header.len().min(HEADER_BYTES)]) else {
@@ -93,15 +93,18 @@ impl<'a> Reader<'a> {
         };
         let log = self.log;
         let bytes = self.window(offset, HEADER_BYTES + payload)?;
-        Ok(bytes.get(..HEADER_BYTES + payload).and_then(|bytes| Frame::read(bytes, (log, offset))))
+        Ok(bytes.get(..HEADER_BYTES + payload).and_then(|bytes| Frame::read(bytes, log)))
     }
 
     /// What is at an offset: at least `length` bytes, if the log has as many.
     fn window(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
-        let length = (length as u64).min(self.len.saturating_sub(offset)) as usize;
+        if offset >= self.len {
+            return Ok(&[]);
+        }
+        let length = (length as u64).min(self.len - offset) as usize;
         let end = self.window_at + self.window.len() as u64;
         if offset < self.window_at || offset + length as u64 > end {
-            let wanted = (length.max(WINDOW) as u64).min(self.len.saturating_sub(offset));
+            let wanted = (length.max(WINDOW) as u64).min(self.len - offset);
             self.window.resize(wanted as usize, 0);
             self.file.read_at(&mut self.window, offset)?;
             self.window_at = offset;

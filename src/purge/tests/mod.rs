@@ -111,7 +111,7 @@ fn metrics_have_the_shape_of_the_api() {
         r#"purges_total{kind="site",soft="true",source="fastly"} 1"#,
         r#"purges_total{kind="tag",soft="true",source="fastly"} 1"#,
         "purge_duration_seconds_count 1",
-        "purge_log_entries 1",
+        "purge_log_entries{} 1",
         r#"purge_log_syncs_total{outcome="failed"} 0"#,
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
