@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::flight::{Flight, Published};
 use super::slices::Sliced;
+use crate::object::Object;
 use crate::rules::key::KeyHash;
 use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
@@ -63,6 +64,12 @@ impl Lead {
     /// Takes the flight off the map: who comes from now on finds the store, or fetches anew.
     pub(super) fn leave(&mut self) {
         if let Some((collapse, key)) = self.registered.take() {
+    /// Nothing is fetched: it was stored.
+    pub(super) fn found(&mut self, object: &Arc<Object>) {
+        self.leave();
+        self.flight.publish(Published::Stored(object.clone()));
+    }
+
             let mut flights = collapse.flights.lock();
             if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
                 flights.remove(&key);

@@ -34,6 +34,8 @@ pub(super) enum Published {
     Sliced(Sliced),
     /// The stored response was confirmed by a 304.
     Refreshed(Arc<Object>),
+    /// It was on disk: nothing is fetched.
+    Stored(Arc<Object>),
     /// The origin failed; the stored response may be served stale.
     Stale { object: Arc<Object>, fwd_status: Option<u16> },
     /// Not to be shared; the leader has it, the others go on their own.

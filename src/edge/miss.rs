@@ -58,11 +58,16 @@ impl Edge {
             };
             let (reader, flight, private, relay) = match join {
                 Err(found) => {
-                    let response = self.hit(admitted, parts, &found, self.clock.now());
-                    return (Outcome::Hit, response);
+                    return (Outcome::Hit, self.hit(admitted, parts, &found, self.clock.now()));
                 }
                 Ok(Join::Follow(flight)) => (flight.join(), flight, None, None),
-                Ok(Join::Lead(lead)) => {
+                Ok(Join::Lead(mut lead)) => {
+                    if !is_alone
+                        && let Some(found) = self.landed(&admitted.key, &parts.headers, base.as_ref()).await
+                    {
+                        lead.found(&found);
+                        return (Outcome::Hit, self.hit(admitted, parts, &found, self.clock.now()));
+                    }
                     // Who follows causes no request; who leads again has been counted.
                     if !std::mem::replace(&mut is_counted, true)
                         && let Err(refusal) = self.count_miss(admitted)
@@ -191,6 +196,9 @@ impl Edge {
             Published::Stale { object, fwd_status } if is_mine(&object.head) => {
                 let fwd = Some((Fwd::Stale, fwd_status));
                 let response = self.stale(admitted, parts, &object, fwd, "stale-if-error");
+            Published::Stored(object) if is_mine(&object.head) => {
+                Some((Outcome::Hit, self.hit(admitted, parts, &object, self.clock.now())))
+            }
                 Some((Outcome::HitStale, response))
             }
             Published::Sliced(sliced) => self.from_slices(admitted, parts, &sliced).await,
