@@ -24,6 +24,7 @@ mod framing;
 mod framing_origin;
 mod freshness;
 mod harness;
+mod herd;
 mod hop_by_hop;
 mod http2;
 mod idle;
