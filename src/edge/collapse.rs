@@ -18,6 +18,8 @@ use crate::rules::vary::{VariantKey, VaryRule};
 const HINTS: usize = 65_536;
 /// How long an answer that can't be shared keeps the next requests from queueing for one.
 const HIT_FOR_MISS_MS: i64 = 30_000;
+/// How long a failed fetch keeps the next requests from another one, where there is something stale to answer them.
+const FAILED_MS: i64 = 1_000;
 
 /// A key and, where its answers are known to vary, the values this request sends.
 type FlightKey = (KeyHash, Option<VariantKey>);
@@ -27,6 +29,7 @@ type FlightKey = (KeyHash, Option<VariantKey>);
 struct Hint {
     unshared_until: Option<Millis>,
     too_large_until: Option<Millis>,
+    failed_until: Option<Millis>,
     vary: Option<VaryRule>,
     sliced: Option<Sliced>,
 }
@@ -61,15 +64,15 @@ impl Lead {
         Self { flight: Arc::default(), registered: None }
     }
 
-    /// Takes the flight off the map: who comes from now on finds the store, or fetches anew.
-    pub(super) fn leave(&mut self) {
-        if let Some((collapse, key)) = self.registered.take() {
     /// Nothing is fetched: it was stored.
     pub(super) fn found(&mut self, object: &Arc<Object>) {
         self.leave();
         self.flight.publish(Published::Stored(object.clone()));
     }
 
+    /// Takes the flight off the map: who comes from now on finds the store, or fetches anew.
+    pub(super) fn leave(&mut self) {
+        if let Some((collapse, key)) = self.registered.take() {
             let mut flights = collapse.flights.lock();
             if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
                 flights.remove(&key);
@@ -131,7 +134,19 @@ impl Collapse {
         let mut hints = self.hints.lock();
         let hint = hint_of(&mut hints, key);
         hint.unshared_until = until;
+        hint.failed_until = None;
         hint.too_large_until = if is_too_large { until } else { None };
+    }
+
+    /// Whether a fetch of a key failed a moment ago.
+    pub(super) fn has_failed(&self, key: KeyHash, now: Millis) -> bool {
+        let hints = self.hints.lock();
+        hints.peek(&key).and_then(|hint| hint.failed_until).is_some_and(|until| now < until)
+    }
+
+    /// Remembers that a fetch failed; the next answer clears the mark.
+    pub(super) fn mark_failed(&self, key: KeyHash, now: Millis) {
+        hint_of(&mut self.hints.lock(), key).failed_until = Some(now.saturating_add(FAILED_MS));
     }
 
     /// What is known of a response that is fetched in slices.
@@ -212,7 +227,10 @@ mod tests {
         assert!(collapse.is_unshared(key, Millis(1)));
         assert!(collapse.is_too_large(key, Millis(1)));
         assert!(!collapse.is_unshared(key, Millis(HIT_FOR_MISS_MS)));
+        collapse.mark_failed(key, Millis(0));
+        assert!(collapse.has_failed(key, Millis(1)) && collapse.is_unshared(key, Millis(1)));
+        assert!(!collapse.has_failed(key, Millis(FAILED_MS)));
         collapse.mark_shared(key, &VaryRule::new(vec![]));
-        assert!(!collapse.is_unshared(key, Millis(1)));
+        assert!(!collapse.is_unshared(key, Millis(1)) && !collapse.has_failed(key, Millis(1)));
     }
 }

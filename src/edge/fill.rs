@@ -123,9 +123,10 @@ impl Fill {
             (Ok(answer), Some(base)) if answer.response.status() == StatusCode::NOT_MODIFIED => {
                 self.refreshed(&answer, &base).await;
             }
-            (Ok(answer), Some(base)) if is_failure(answer.response.status()) && self.may_be_stale(&base) => {
-                let fwd_status = Some(answer.response.status().as_u16());
-                self.lead.flight.publish(Published::Stale { object: base, fwd_status });
+            (Ok(answer), Some(base))
+                if is_failure(answer.response.status()) && self.edge.may_stand_in(&base) =>
+            {
+                self.covered(base, Some(answer.response.status().as_u16()));
             }
             (Ok(answer), base) => self.filled(answer, base).await,
         }
@@ -151,16 +152,17 @@ impl Fill {
         Ok(Answer { kind, key, response, request_time, response_time, version })
     }
 
-    fn may_be_stale(&self, base: &Object) -> bool {
-        !base.is_invalidated() && base.head.freshness.may_serve_on_error(self.edge.clock.now())
+    fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
+        match base {
+            Some(base) if self.edge.may_stand_in(&base) => self.covered(base, None),
+            _ => self.lead.flight.publish(Published::Failed(Arc::new(error))),
+        }
     }
 
-    fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
-        let published = match base {
-            Some(object) if self.may_be_stale(&object) => Published::Stale { object, fwd_status: None },
-            _ => Published::Failed(Arc::new(error)),
-        };
-        self.lead.flight.publish(published);
+    /// The origin failed, and the stored response stands in; the origin is left alone for a moment.
+    fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
+        self.edge.collapse.mark_failed(object.head.key.hash(), self.edge.clock.now());
+        self.lead.flight.publish(Published::Stale { object, fwd_status });
     }
 
     /// A 304: the stored body under a renewed head (RFC 9111 §4.3.4).

@@ -70,6 +70,16 @@ impl Edge {
         (is_newer && self.is_fresh(object) && object.body.is_readable().await).then(|| object.clone())
     }
 
+    /// Whether a stale response may be served because the origin fails.
+    pub(super) fn may_stand_in(&self, object: &Object) -> bool {
+        !object.is_invalidated() && object.head.freshness.may_serve_on_error(self.clock.now())
+    }
+
+    /// Whether the origin failed a moment ago, and this stands in for it without another try.
+    pub(super) fn stands_in(&self, object: &Object) -> bool {
+        self.collapse.has_failed(object.head.key.hash(), self.clock.now()) && self.may_stand_in(object)
+    }
+
     /// Whether a stored response may be used without asking anybody.
     pub(super) fn is_fresh(&self, object: &Object) -> bool {
         !object.is_invalidated() && object.head.freshness.state(self.clock.now()) == State::Fresh

@@ -153,6 +153,9 @@ impl Edge {
     /// Revalidates in the background, unless somebody does already.
     pub(super) fn revalidate(self: &Arc<Self>, admitted: &Arc<Admitted>, parts: &Parts, base: Arc<Object>) {
         let key = admitted.key.hash();
+        if self.collapse.has_failed(key, self.clock.now()) {
+            return;
+        }
         let find = || find_fresh(self, &admitted.key, &parts.headers);
         let Ok(Join::Lead(lead)) = self.collapse.join(key, &parts.headers, find) else { return };
         let mut fill = Fill::new(self, admitted, &parts.headers, lead);
@@ -193,12 +196,12 @@ impl Edge {
                 let serving = self.serving(admitted, parts, status, true);
                 Some((Outcome::Revalidated, respond::from_object(&serving, &object)))
             }
-            Published::Stale { object, fwd_status } if is_mine(&object.head) => {
-                let fwd = Some((Fwd::Stale, fwd_status));
-                let response = self.stale(admitted, parts, &object, fwd, "stale-if-error");
             Published::Stored(object) if is_mine(&object.head) => {
                 Some((Outcome::Hit, self.hit(admitted, parts, &object, self.clock.now())))
             }
+            Published::Stale { object, fwd_status } if is_mine(&object.head) => {
+                let fwd = Some((Fwd::Stale, fwd_status));
+                let response = self.stale(admitted, parts, &object, fwd, "stale-if-error");
                 Some((Outcome::HitStale, response))
             }
             Published::Sliced(sliced) => self.from_slices(admitted, parts, &sliced).await,
@@ -276,11 +279,10 @@ impl Edge {
         self.answer_condition(parts, &mut response);
         if (outcome == Outcome::Error || is_failure(response.status()))
             && let Some(base) = base
-            && !base.is_invalidated()
-            && base.head.freshness.may_serve_on_error(self.clock.now())
+            && self.may_stand_in(&base)
         {
-            let fwd_status = (outcome != Outcome::Error).then(|| response.status().as_u16());
-            let fwd = Some((Fwd::Stale, fwd_status));
+            self.collapse.mark_failed(admitted.key.hash(), self.clock.now());
+            let fwd = Some((Fwd::Stale, (outcome != Outcome::Error).then(|| response.status().as_u16())));
             return (Outcome::HitStale, self.stale(admitted, parts, &base, fwd, "stale-if-error"));
         }
         (outcome, response)

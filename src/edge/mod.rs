@@ -256,6 +256,9 @@ impl Edge {
             step => step,
         };
         match step {
+            Step::Fetch(Some(base), _) | Step::Head(Some(base)) if self.stands_in(&base) => {
+                (Outcome::HitStale, self.stale(&admitted, parts, &base, None, "stale-if-error"))
+            }
             Step::Load => self.fetch(&admitted, parts, None, Fwd::UriMiss).await,
             Step::Pass(fwd) => self.forward(&admitted, parts, body, fwd).await,
             Step::Head(base) => match self.count_miss(&admitted) {

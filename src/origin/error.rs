@@ -1,5 +1,7 @@
 //! Why an origin gave no answer, and what that is in HTTP.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
 /// Why there is no response, or no whole one.
@@ -14,6 +16,9 @@ pub enum OriginError {
     /// TCP and TLS took too long.
     #[error("the connection to the origin took too long")]
     ConnectTimeout,
+    /// Connections to it failed a moment ago.
+    #[error("the origin is left alone for a moment: {0}")]
+    Down(Arc<str>),
     /// The handshake failed, or the certificate is not valid.
     #[error("TLS with the origin failed: {0}")]
     Tls(String),
@@ -76,7 +81,7 @@ impl OriginError {
             Self::Malformed(_) => "http_protocol_error",
             Self::QueueFull | Self::QueueTimeout => "connection_limit_reached",
             Self::RequestBody(_) => "http_request_error",
-            Self::File(_) => "destination_unavailable",
+            Self::Down(_) | Self::File(_) => "destination_unavailable",
         }
     }
 
@@ -86,6 +91,7 @@ impl OriginError {
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::BetweenBytesTimeout => "timeout",
             Self::QueueFull | Self::QueueTimeout => "shed",
             Self::Dns(_) | Self::Connect(_) | Self::Tls(_) => "connect_error",
+            Self::Down(_) => "down",
             Self::RequestBody(_) => "client_error",
             _ => "broken",
         }

@@ -6,6 +6,7 @@
 //!
 //! Not here: which fields a request to the origin carries, what is stored (`edge`, `rules`).
 
+mod backoff;
 mod balance;
 mod body;
 mod connect;
@@ -14,6 +15,7 @@ mod error;
 mod interim;
 mod metrics;
 mod pool;
+mod repeat;
 mod tls;
 mod upload;
 

@@ -37,6 +37,7 @@ mod memory;
 mod methods;
 mod miss_rate;
 mod origin_dir;
+mod origin_down;
 mod origin_errors;
 mod origin_pool;
 mod origin_tls;
