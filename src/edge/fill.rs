@@ -102,8 +102,28 @@ impl Fill {
         }
     }
 
-    /// Fetches to the end.
-    pub(super) async fn run(mut self) {
+    /// Fetches to the end, in a task of its own; within the origin's time for it, and where there is a turn.
+    pub(super) fn launch(mut self) {
+        let treatment = &self.admitted.treatment;
+        let turn = match self.edge.turn_of(treatment) {
+            Ok(turn) => turn,
+            Err(error) => {
+                let base = self.base.take();
+                return self.failed(error, base);
+            }
+        };
+        let (flight, limit) = (self.lead.flight.clone(), treatment.origin.fill_timeout());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let mut run = std::pin::pin!(self.run());
+            if tokio::time::timeout(limit, &mut run).await.is_err() {
+                flight.publish(Published::Failed(Arc::new(OriginError::FillTimeout)));
+                flight.finish(End::Broken("the fetch took too long".into()));
+            }
+        });
+    }
+
+    async fn run(mut self) {
         if let Wanted::Slice(sliced, index) = self.wanted.clone() {
             return self.run_slice(&sliced, index).await;
         }

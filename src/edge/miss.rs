@@ -146,7 +146,7 @@ impl Edge {
             fill.wanted = Wanted::Whole { slice_over: Some(size) };
         }
         (fill.base, fill.private, fill.interim) = (base, Some(private), interim);
-        tokio::spawn(fill.run());
+        fill.launch();
         receiver
     }
 
@@ -160,7 +160,7 @@ impl Edge {
         let Ok(Join::Lead(lead)) = self.collapse.join(key, &parts.headers, find) else { return };
         let mut fill = Fill::new(self, admitted, &parts.headers, lead);
         fill.base = Some(base);
-        tokio::spawn(fill.run());
+        fill.launch();
     }
 
     /// What a flight came to, for one of its requests; `None`: nothing, try again.

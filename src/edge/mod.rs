@@ -27,6 +27,7 @@ mod collapse;
 pub mod config;
 mod debug;
 mod fill;
+mod fills;
 mod flight;
 mod forward;
 mod framing;

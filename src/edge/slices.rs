@@ -200,7 +200,7 @@ impl Edge {
                     let reader = flight.join();
                     let mut fill = Fill::new(self, admitted, request, lead);
                     fill.wanted = Wanted::Slice(sliced.clone(), index);
-                    tokio::spawn(fill.run());
+                    fill.launch();
                     (reader, flight)
                 }
             };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use parking_lot::Mutex;
 
 use super::error::OriginError;
@@ -23,6 +24,8 @@ struct Down {
     /// When it failed first, or the last probe began.
     since: Instant,
     why: Arc<str>,
+    status: StatusCode,
+    word: &'static str,
 }
 
 impl Backoff {
@@ -34,7 +37,9 @@ impl Backoff {
     /// Whether a connection may be tried. While the server is down one may at a time, and it takes the turn.
     pub(super) fn admit(&self, now: Instant) -> Result<(), OriginError> {
         match &mut *self.0.lock() {
-            Some(down) if now < down.since + down.wait => Err(OriginError::Down(down.why.clone())),
+            Some(down) if now < down.since + down.wait => {
+                Err(OriginError::Down { why: down.why.clone(), status: down.status, word: down.word })
+            }
             Some(down) => {
                 down.since = now;
                 Ok(())
@@ -59,7 +64,8 @@ impl Backoff {
             Some(down) if begun < down.since => return,
             Some(down) => (down.wait * 2).min(LONGEST),
         };
-        *down = Some(Down { wait, since: now, why: error.to_string().into() });
+        let (status, word) = (error.status(), error.proxy_status());
+        *down = Some(Down { wait, since: now, why: error.to_string().into(), status, word });
     }
 }
 
@@ -122,6 +128,6 @@ mod tests {
         backoff.heard(now, now, Some(&OriginError::Tls("no name".into())));
         assert!(!backoff.is_waiting(now));
         backoff.heard(now, now, Some(&OriginError::ConnectTimeout));
-        assert!(matches!(backoff.admit(now), Err(OriginError::Down(_))));
+        assert!(matches!(backoff.admit(now), Err(OriginError::Down { .. })));
     }
 }

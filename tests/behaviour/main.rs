@@ -20,6 +20,7 @@ mod collapse;
 mod conditional;
 mod debug_field;
 mod disk;
+mod fills;
 mod framing;
 mod framing_origin;
 mod freshness;
