@@ -14,6 +14,7 @@ mod support;
 mod access_log;
 mod admin;
 mod admission;
+mod broken_origin;
 mod caching;
 mod cli;
 mod collapse;
