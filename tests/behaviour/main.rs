@@ -54,6 +54,7 @@ mod revalidate;
 mod signed;
 mod sites;
 mod slices;
+mod slow_clients;
 mod soak;
 mod stale;
 mod targeted;
