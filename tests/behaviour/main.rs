@@ -60,5 +60,6 @@ mod stale;
 mod targeted;
 mod timeouts;
 mod tls;
+mod trickle;
 mod unstored;
 mod vary;
