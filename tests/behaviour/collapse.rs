@@ -3,9 +3,10 @@
 use crate::support::client::Client;
 use crate::support::node::node;
 use crate::support::origin::{FRESH, Origin, Step, respond};
+use crate::support::process::open_files_limit;
 use crate::support::request::get;
 use crate::support::response::Response;
-use crate::support::{Gate, OpenOnDrop, assert_same_bytes, eventually, pattern};
+use crate::support::{Gate, OpenOnDrop, assert_same_bytes, eventually, heavy, pattern};
 
 const CLIENTS: usize = 50;
 
@@ -148,4 +149,37 @@ fn different_urls_do_not_wait_for_each_other() {
     node.get("/fast").assert_status(200);
     gate.open();
     slow.response("GET").assert_body("slow");
+}
+
+#[test]
+fn a_thousand_clients_on_what_is_not_shared_are_at_the_origin_together() {
+    const MANY: usize = 1000;
+    let _alone = heavy();
+    let (origin, gate) = (Origin::start(), Gate::new());
+    let held = gate.clone();
+    let _open = OpenOnDrop(gate.clone());
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    origin.on("/a", move |_| {
+        let answer = respond(200, &[("Cache-Control", "private")], "a");
+        if is_first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return answer;
+        }
+        [vec![Step::Wait(held.clone())], answer].concat()
+    });
+    assert!(MANY * 3 < open_files_limit(), "{MANY} clients, and as many connections to the origin here");
+    let node = node(&origin)
+        .limits("connections = 5000\nconnections_per_client = 5000")
+        .origin("max_connections = 2000\nfirst_byte_timeout = \"5m\"")
+        .start();
+    // The first answer says that none can be shared: nobody waits for another from then on.
+    let mut clients: Vec<Client> = (0..MANY).map(|_| Client::connect(node.http())).collect();
+    for client in &mut clients {
+        client.send(&get("/a").bytes());
+    }
+    eventually("all but the first are at the origin at once", || origin.begun("/a") == MANY);
+    gate.open();
+    for client in &mut clients {
+        client.response("GET").assert_status(200).assert_body("a");
+    }
+    assert_eq!(origin.count("/a"), MANY);
 }
