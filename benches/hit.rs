@@ -95,11 +95,13 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
             connect_timeout: second,
             first_byte_timeout: second,
             between_bytes_timeout: second,
+            fill_timeout: second,
             idle_timeout: second,
             retries: 0,
             max_connections: 1,
             queue: 0,
             queue_timeout: second,
+            fills: 1,
         },
         0,
     )
@@ -110,6 +112,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         origin,
         policy: SitePolicy::default(),
         query: QueryRule::default(),
+        fills: edge::config::Fills::new(1),
         misses_per_client: None,
         range_miss: edge::config::RangeMiss::Full,
         range_slices: 0,
@@ -137,6 +140,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         trusted_proxies: Vec::new(),
         uri_bytes: 8192,
         header_count: 100,
+        fills: edge::config::Fills::new(1),
         sites: vec![Arc::new(site)],
     };
     let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off }).expect("off can't fail");

@@ -54,11 +54,13 @@ impl NodeArgs {
             connect_timeout: TIMEOUT,
             first_byte_timeout: TIMEOUT,
             between_bytes_timeout: TIMEOUT,
+            fill_timeout: TIMEOUT,
             idle_timeout: TIMEOUT,
             retries: 0,
             max_connections: 1,
             queue: 0,
             queue_timeout: TIMEOUT,
+            fills: 1,
         };
         let mut request = Request::new(no_body());
         *request.uri_mut() = path_and_query.parse()?;

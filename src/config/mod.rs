@@ -49,6 +49,8 @@ pub struct Config {
     pub metrics: Option<std::net::SocketAddr>,
     /// What clients may take.
     pub limits: Limits,
+    /// `limits.fills`.
+    pub fills: usize,
     /// The store.
     pub store: store::Config,
     /// Directory of the store.
@@ -115,6 +117,8 @@ pub struct TreatmentConfig {
     pub policy: crate::rules::policy::SitePolicy,
     /// See `edge::config::Treatment`.
     pub query: crate::rules::key::QueryRule,
+    /// `site.cache.fills`.
+    pub fills: usize,
     /// See `edge::config::Treatment`.
     pub misses_per_client: Option<edge::config::MissRate>,
     /// See `edge::config::Treatment`.

@@ -129,6 +129,7 @@ pub(super) struct Limits {
     pub(super) h2_streams: u32,
     pub(super) connections: usize,
     pub(super) connections_per_client: usize,
+    pub(super) fills: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -188,6 +189,7 @@ pub(super) struct Cache {
     pub(super) post: bool,
     pub(super) accept_language_select: bool,
     pub(super) strip_targeted: bool,
+    pub(super) fills: usize,
     pub(super) misses_per_client: String,
 }
 
@@ -247,11 +249,13 @@ pub(super) struct Origin {
     pub(super) connect_timeout: Time,
     pub(super) first_byte_timeout: Time,
     pub(super) between_bytes_timeout: Time,
+    pub(super) fill_timeout: Time,
     pub(super) idle_timeout: Time,
     pub(super) retries: u32,
     pub(super) max_connections: usize,
     pub(super) queue: usize,
     pub(super) queue_timeout: Time,
+    pub(super) fills: usize,
 }
 
 #[derive(Debug, Deserialize)]

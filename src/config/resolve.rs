@@ -86,6 +86,7 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         },
         metrics: raw.metrics.address.parse().ok(),
         limits: limits(&raw.limits),
+        fills: raw.limits.fills,
         store: store_config(&raw.store, memory_bytes, workers),
         store_path: raw.store.path,
         origins: raw.origin.iter().map(origin_config).collect(),
@@ -191,11 +192,13 @@ fn origin_config(raw: &raw::Origin) -> origin::Config {
         connect_timeout: raw.connect_timeout.get(),
         first_byte_timeout: raw.first_byte_timeout.get(),
         between_bytes_timeout: raw.between_bytes_timeout.get(),
+        fill_timeout: raw.fill_timeout.get(),
         idle_timeout: raw.idle_timeout.get(),
         retries: raw.retries,
         max_connections: raw.max_connections,
         queue: raw.queue,
         queue_timeout: raw.queue_timeout.get(),
+        fills: raw.fills,
     }
 }
 
@@ -301,6 +304,7 @@ fn treatment_of_cache(cache: &raw::Cache, surrogate: &Arc<str>) -> TreatmentConf
             accept_language_select: cache.accept_language_select,
             surrogate: surrogate.clone(),
         },
+        fills: cache.fills,
         misses_per_client: parse_rate(&cache.misses_per_client)
             .map(|(count, period)| MissRate { count, period }),
         query: QueryRule {

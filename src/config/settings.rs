@@ -86,6 +86,7 @@ const fn text(format: Format) -> Kind {
 }
 const ANY_TIME: Kind = duration(0, YEAR * 10);
 const TIMEOUT: Kind = duration(1, HOUR);
+const FILLS: Kind = Kind::Int { min: 1, max: 1_000_000 };
 const CIDRS: Kind = Kind::List(&text(Format::Cidr));
 const STRINGS: Kind = Kind::List(&text(Format::Any));
 
@@ -185,6 +186,7 @@ const LIMITS: &[Setting] = &[
         "500",
         "Open connections of an IPv4 address or IPv6 /64",
     ),
+    setting("fills", FILLS, "10000", "Fetches for the cache under way"),
 ];
 
 const STORE: &[Setting] = &[
@@ -297,6 +299,7 @@ pub(super) const CACHE: &[Setting] = &[
     by_profile("cache_post", Kind::Bool, "false", "true", "Store the answer to a POST as its GET"),
     by_profile("accept_language_select", Kind::Bool, "false", "true", "Choose a variant by Content-Language"),
     setting("strip_targeted", Kind::Bool, "false", "Remove CDN-Cache-Control and the like towards clients"),
+    setting("fills", FILLS, "10000", "Fetches for the cache under way"),
     setting("misses_per_client", text(Format::Rate), r#""""#, "Misses a client may cause; empty: any number"),
 ];
 
@@ -384,12 +387,14 @@ const ORIGIN: &[Setting] = &[
     setting("connect_timeout", TIMEOUT, r#""2s""#, "Name, TCP and TLS together"),
     setting("first_byte_timeout", TIMEOUT, r#""15s""#, "Until the response's head"),
     setting("between_bytes_timeout", TIMEOUT, r#""10s""#, "Between two reads of its body"),
+    setting("fill_timeout", duration(1, 24 * HOUR), r#""1h""#, "A whole fetch for the cache"),
     setting("idle_timeout", TIMEOUT, r#""60s""#, "How long an unused connection is kept"),
     setting("retries", Kind::Int { min: 0, max: 10 }, "1", "Other servers tried before any answer"),
     later("retry_budget", text(Format::Any), "Retries as a share of requests"),
     setting("max_connections", Kind::Int { min: 1, max: 100_000 }, "256", "Connections to each server"),
     setting("queue", Kind::Int { min: 0, max: 1_000_000 }, "1024", "Requests that may wait for a connection"),
     setting("queue_timeout", TIMEOUT, r#""2s""#, "How long they may wait"),
+    setting("fills", FILLS, "10000", "Fetches for the cache under way"),
     later("health", Kind::Table(HEALTH), "Active probes"),
     later("eject", Kind::Table(EJECT), "Passive ejection"),
 ];

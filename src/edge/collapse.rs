@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::flight::{Flight, Published, Reader};
 use super::slices::Sliced;
+use crate::object::Object;
 use crate::rules::key::KeyHash;
 use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
@@ -17,6 +18,8 @@ use crate::rules::vary::{VariantKey, VaryRule};
 const HINTS: usize = 65_536;
 /// How long an answer that can't be shared keeps the next requests from queueing for one.
 const HIT_FOR_MISS_MS: i64 = 30_000;
+/// How long a failed fetch keeps the next requests from another one, where there is something stale to answer them.
+const FAILED_MS: i64 = 1_000;
 
 /// A key and, where its answers are known to vary, the values this request sends.
 type FlightKey = (KeyHash, Option<VariantKey>);
@@ -26,6 +29,7 @@ type FlightKey = (KeyHash, Option<VariantKey>);
 struct Hint {
     unshared_until: Option<Millis>,
     too_large_until: Option<Millis>,
+    failed_until: Option<Millis>,
     vary: Option<VaryRule>,
     sliced: Option<Sliced>,
 }
@@ -58,6 +62,12 @@ impl Lead {
     /// A fetch that nobody may follow.
     pub(super) fn alone(as_of: u64) -> Self {
         Self { flight: Arc::new(Flight::new(as_of)), registered: None }
+    }
+
+    /// Nothing is fetched: it was stored.
+    pub(super) fn found(&mut self, object: &Arc<Object>) {
+        self.leave();
+        self.flight.publish(Published::Stored(object.clone()));
     }
 
     /// Takes the flight off the map: who comes from now on finds the store, or fetches anew.
@@ -94,8 +104,7 @@ impl Collapse {
         is_outdated: impl FnOnce(&Flight) -> bool,
         found: impl FnOnce() -> Option<T>,
     ) -> Result<Join, T> {
-        let vary = self.hints.lock().peek(&key).and_then(|hint| hint.vary.clone());
-        let key: FlightKey = (key, vary.map(|rule| rule.key(request)));
+        let key = self.flight_key(key, request);
         let mut flights = self.flights.lock();
         // What was purged since its origin was asked goes on for those who have it, and for nobody else.
         if let Some(flight) = flights.get(&key).filter(|flight| !is_outdated(flight)) {
@@ -107,6 +116,17 @@ impl Collapse {
         let flight = Arc::new(Flight::new(as_of));
         flights.insert(key.clone(), flight.clone());
         Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)) }))
+    }
+
+    /// The flight of a key that is under way, for who would not lead one.
+    pub(super) fn flight(&self, key: KeyHash, request: &http::HeaderMap) -> Option<Arc<Flight>> {
+        let key = self.flight_key(key, request);
+        self.flights.lock().get(&key).cloned()
+    }
+
+    fn flight_key(&self, key: KeyHash, request: &http::HeaderMap) -> FlightKey {
+        let vary = self.hints.lock().peek(&key).and_then(|hint| hint.vary.clone());
+        (key, vary.map(|rule| rule.key(request)))
     }
 
     /// Whether the answers under a key could not be shared lately.
@@ -127,7 +147,19 @@ impl Collapse {
         let mut hints = self.hints.lock();
         let hint = hint_of(&mut hints, key);
         hint.unshared_until = until;
+        hint.failed_until = None;
         hint.too_large_until = if is_too_large { until } else { None };
+    }
+
+    /// Whether a fetch of a key failed a moment ago.
+    pub(super) fn has_failed(&self, key: KeyHash, now: Millis) -> bool {
+        let hints = self.hints.lock();
+        hints.peek(&key).and_then(|hint| hint.failed_until).is_some_and(|until| now < until)
+    }
+
+    /// Remembers that a fetch failed; the next answer clears the mark.
+    pub(super) fn mark_failed(&self, key: KeyHash, now: Millis) {
+        hint_of(&mut self.hints.lock(), key).failed_until = Some(now.saturating_add(FAILED_MS));
     }
 
     /// What is known of a response that is fetched in slices.
@@ -208,7 +240,10 @@ mod tests {
         assert!(collapse.is_unshared(key, Millis(1)));
         assert!(collapse.is_too_large(key, Millis(1)));
         assert!(!collapse.is_unshared(key, Millis(HIT_FOR_MISS_MS)));
+        collapse.mark_failed(key, Millis(0));
+        assert!(collapse.has_failed(key, Millis(1)) && collapse.is_unshared(key, Millis(1)));
+        assert!(!collapse.has_failed(key, Millis(FAILED_MS)));
         collapse.mark_shared(key, &VaryRule::new(vec![]));
-        assert!(!collapse.is_unshared(key, Millis(1)));
+        assert!(!collapse.is_unshared(key, Millis(1)) && !collapse.has_failed(key, Millis(1)));
     }
 }

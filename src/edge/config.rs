@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
+pub use super::fills::Fills;
 pub use super::signed::{BadSecret, BadSignature, Signed};
 use crate::origin::Origin;
 use crate::rules::key::{self, QueryRule};
@@ -30,6 +31,8 @@ pub struct Config {
     pub uri_bytes: usize,
     /// Fields of a request's head.
     pub header_count: usize,
+    /// Fetches for the cache under way.
+    pub fills: Fills,
     /// The sites; a request's Host picks one.
     pub sites: Vec<Arc<Site>>,
 }
@@ -90,6 +93,8 @@ pub struct Treatment {
     pub policy: SitePolicy,
     /// What of the query counts.
     pub query: QueryRule,
+    /// Fetches for the cache under way.
+    pub fills: Fills,
     /// Misses that a client may cause; `None`: any number.
     pub misses_per_client: Option<MissRate>,
     /// What to do with a range of what is not there.

@@ -103,8 +103,28 @@ impl Fill {
         }
     }
 
-    /// Fetches to the end.
-    pub(super) async fn run(mut self) {
+    /// Fetches to the end, in a task of its own; within the origin's time for it, and where there is a turn.
+    pub(super) fn launch(mut self) {
+        let treatment = &self.admitted.treatment;
+        let turn = match self.edge.turn_of(treatment) {
+            Ok(turn) => turn,
+            Err(error) => {
+                let base = self.base.take();
+                return self.failed(error, base);
+            }
+        };
+        let (flight, limit) = (self.lead.flight.clone(), treatment.origin.fill_timeout());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let mut run = std::pin::pin!(self.run());
+            if tokio::time::timeout(limit, &mut run).await.is_err() {
+                flight.publish(Published::Failed(Arc::new(OriginError::FillTimeout)));
+                flight.finish(End::Broken("the fetch took too long".into()));
+            }
+        });
+    }
+
+    async fn run(mut self) {
         if let Wanted::Slice(sliced, index) = self.wanted.clone() {
             return self.run_slice(&sliced, index).await;
         }
@@ -126,9 +146,10 @@ impl Fill {
             (Ok(answer), Some(base)) if answer.response.status() == StatusCode::NOT_MODIFIED => {
                 self.refreshed(&answer, &base).await;
             }
-            (Ok(answer), Some(base)) if is_failure(answer.response.status()) && self.may_be_stale(&base) => {
-                let fwd_status = Some(answer.response.status().as_u16());
-                self.lead.flight.publish(Published::Stale { object: base, fwd_status });
+            (Ok(answer), Some(base))
+                if is_failure(answer.response.status()) && self.edge.may_stand_in(&base) =>
+            {
+                self.covered(base, Some(answer.response.status().as_u16()));
             }
             (Ok(answer), base) => self.filled(answer, base).await,
         }
@@ -154,16 +175,17 @@ impl Fill {
         Ok(Answer { kind, key, response, request_time, response_time, version })
     }
 
-    fn may_be_stale(&self, base: &Object) -> bool {
-        self.edge.survives(base) && base.may_serve_on_error(self.edge.clock.now())
+    fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
+        match base {
+            Some(base) if self.edge.may_stand_in(&base) => self.covered(base, None),
+            _ => self.lead.flight.publish(Published::Failed(Arc::new(error))),
+        }
     }
 
-    fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
-        let published = match base {
-            Some(object) if self.may_be_stale(&object) => Published::Stale { object, fwd_status: None },
-            _ => Published::Failed(Arc::new(error)),
-        };
-        self.lead.flight.publish(published);
+    /// The origin failed, and the stored response stands in; the origin is left alone for a moment.
+    fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
+        self.edge.collapse.mark_failed(object.head.key.hash(), self.edge.clock.now());
+        self.lead.flight.publish(Published::Stale { object, fwd_status });
     }
 
     /// A 304: the stored body under a renewed head (RFC 9111 §4.3.4).

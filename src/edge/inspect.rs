@@ -105,8 +105,7 @@ fn describe(object: &Object, now: Millis) -> Variant {
     let field = |name: http::HeaderName| {
         head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    let state = match head.freshness.state(now) {
-        _ if object.is_invalidated() => "must-revalidate",
+    let state = match object.state(now) {
         State::Fresh => "fresh",
         State::StaleWhileRevalidate => "stale-while-revalidate",
         State::MustRevalidate => "must-revalidate",

@@ -9,6 +9,7 @@ use super::admit::Admitted;
 use crate::object::Object;
 use crate::rules::directives::Directives;
 use crate::rules::freshness::State;
+use crate::rules::key::CacheKey;
 use crate::rules::time::Millis;
 use crate::rules::{language, request};
 use crate::store::Entry;
@@ -50,6 +51,33 @@ impl Edge {
             }
             found => found,
         }
+    }
+
+    /// A leader's second look: what has landed since its request looked, and the memory tier did not keep, is on
+    /// disk or on its way there. Nothing that is no newer than `base`.
+    pub(super) async fn landed(
+        &self,
+        key: &CacheKey,
+        request: &HeaderMap,
+        base: Option<&Arc<Object>>,
+    ) -> Option<Arc<Object>> {
+        if self.store.get(key).is_some() || !self.store.may_load(key) {
+            return None;
+        }
+        let entry = self.store.load(key).await?;
+        let object = entry.select(request)?;
+        let is_newer = base.is_none_or(|base| object.head.version > base.head.version);
+        (is_newer && self.is_fresh(object) && object.body.is_readable().await).then(|| object.clone())
+    }
+
+    /// Whether a stale response may be served because the origin fails.
+    pub(super) fn may_stand_in(&self, object: &Object) -> bool {
+        self.survives(object) && object.may_serve_on_error(self.clock.now())
+    }
+
+    /// Whether the origin failed a moment ago, and this stands in for it without another try.
+    pub(super) fn stands_in(&self, object: &Object) -> bool {
+        self.collapse.has_failed(object.head.key.hash(), self.clock.now()) && self.may_stand_in(object)
     }
 
     /// Whether a stored response may be used without asking anybody.

@@ -56,11 +56,16 @@ impl Edge {
             };
             let (reader, flight, private, relay) = match join {
                 Err(found) => {
-                    let response = self.hit(admitted, parts, &found, self.clock.now());
-                    return (Outcome::Hit, response);
+                    return (Outcome::Hit, self.hit(admitted, parts, &found, self.clock.now()));
                 }
                 Ok(Join::Follow(reader, flight)) => (reader, flight, None, None),
-                Ok(Join::Lead(lead)) => {
+                Ok(Join::Lead(mut lead)) => {
+                    if !is_alone
+                        && let Some(found) = self.landed(&admitted.key, &parts.headers, base.as_ref()).await
+                    {
+                        lead.found(&found);
+                        return (Outcome::Hit, self.hit(admitted, parts, &found, self.clock.now()));
+                    }
                     // Who follows causes no request; who leads again has been counted.
                     if !std::mem::replace(&mut is_counted, true)
                         && let Err(refusal) = self.count_miss(admitted)
@@ -139,13 +144,16 @@ impl Edge {
             fill.wanted = Wanted::Whole { slice_over: Some(size) };
         }
         (fill.base, fill.private, fill.interim) = (base, Some(private), interim);
-        tokio::spawn(fill.run());
+        fill.launch();
         receiver
     }
 
     /// Revalidates in the background, unless somebody does already.
     pub(super) fn revalidate(self: &Arc<Self>, admitted: &Arc<Admitted>, parts: &Parts, base: Arc<Object>) {
         let key = admitted.key.hash();
+        if self.collapse.has_failed(key, self.clock.now()) {
+            return;
+        }
         let find = || find_fresh(self, &admitted.key, &parts.headers, Some(&base));
         let is_outdated = |flight: &Flight| self.is_outdated(&admitted.key, flight);
         let as_of = self.purges.applied();
@@ -153,11 +161,11 @@ impl Edge {
         let Ok(Join::Lead(lead)) = joined else { return };
         let mut fill = Fill::new(self, admitted, &parts.headers, lead);
         fill.base = Some(base);
-        tokio::spawn(fill.run());
+        fill.launch();
     }
 
     /// What a flight came to, for one of its requests; `None`: nothing, try again.
-    async fn land(
+    pub(super) async fn land(
         self: &Arc<Self>,
         asked: &Fetched<'_>,
         flight: &Arc<Flight>,
@@ -191,6 +199,9 @@ impl Edge {
                 };
                 let serving = self.serving(admitted, parts, status, true);
                 Some((Outcome::Revalidated, respond::from_object(&serving, &object)))
+            }
+            Published::Stored(object) if is_mine(&object.head) => {
+                Some((Outcome::Hit, self.hit(admitted, parts, &object, self.clock.now())))
             }
             Published::Stale { object, fwd_status } if is_mine(&object.head) => {
                 let fwd = Some((Fwd::Stale, fwd_status));
@@ -272,11 +283,10 @@ impl Edge {
         self.answer_condition(parts, &mut response);
         if (outcome == Outcome::Error || is_failure(response.status()))
             && let Some(base) = base
-            && self.survives(&base)
-            && base.may_serve_on_error(self.clock.now())
+            && self.may_stand_in(&base)
         {
-            let fwd_status = (outcome != Outcome::Error).then(|| response.status().as_u16());
-            let fwd = Some((Fwd::Stale, fwd_status));
+            self.collapse.mark_failed(admitted.key.hash(), self.clock.now());
+            let fwd = Some((Fwd::Stale, (outcome != Outcome::Error).then(|| response.status().as_u16())));
             return (Outcome::HitStale, self.stale(admitted, parts, &base, fwd, "stale-if-error"));
         }
         (outcome, response)
@@ -387,9 +397,9 @@ impl Edge {
 
 /// What a request asked a flight for.
 #[derive(Clone, Copy)]
-struct Fetched<'a> {
-    admitted: &'a Arc<Admitted>,
-    parts: &'a Parts,
-    fwd: Fwd,
-    is_leader: bool,
+pub(super) struct Fetched<'a> {
+    pub(super) admitted: &'a Arc<Admitted>,
+    pub(super) parts: &'a Parts,
+    pub(super) fwd: Fwd,
+    pub(super) is_leader: bool,
 }

@@ -27,9 +27,11 @@ mod collapse;
 pub mod config;
 mod debug;
 mod fill;
+mod fills;
 mod flight;
 mod forward;
 mod framing;
+mod head;
 mod inspect;
 mod interim;
 mod lookup;
@@ -37,6 +39,8 @@ mod malformed;
 mod metrics;
 mod miss;
 mod misses;
+#[cfg(test)]
+mod model;
 mod part;
 mod post;
 mod purged;
@@ -260,12 +264,12 @@ impl Edge {
             step => step,
         };
         match step {
+            Step::Fetch(Some(base), _) | Step::Head(Some(base)) if self.stands_in(&base) => {
+                (Outcome::HitStale, self.stale(&admitted, parts, &base, None, "stale-if-error"))
+            }
             Step::Load => self.fetch(&admitted, parts, None, Fwd::UriMiss).await,
             Step::Pass(fwd) => self.forward(&admitted, parts, body, fwd).await,
-            Step::Head(base) => match self.count_miss(&admitted) {
-                Ok(()) => self.head(&admitted, parts, base).await,
-                Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
-            },
+            Step::Head(base) => self.head_of(&admitted, parts, base).await,
             Step::Hit(object) => (Outcome::Hit, self.hit(&admitted, parts, &object, self.clock.now())),
             Step::HitStale(object) => {
                 let detail = "stale-revalidating";

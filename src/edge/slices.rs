@@ -194,12 +194,16 @@ impl Edge {
             let (reader, flight) = match joined {
                 Err(found) => return Some(Slice::Stored(found)),
                 Ok(Join::Follow(reader, flight)) => (reader, flight),
-                Ok(Join::Lead(lead)) => {
+                Ok(Join::Lead(mut lead)) => {
+                    if let Some(found) = self.landed(&key, request, None).await.filter(is_slice) {
+                        lead.found(&found);
+                        return Some(Slice::Stored(found));
+                    }
                     let flight = lead.flight.clone();
                     let reader = flight.join();
                     let mut fill = Fill::new(self, admitted, request, lead);
                     fill.wanted = Wanted::Slice(sliced.clone(), index);
-                    tokio::spawn(fill.run());
+                    fill.launch();
                     (reader, flight)
                 }
             };
@@ -209,6 +213,7 @@ impl Edge {
                     let _reader = reader;
                     return Some(Slice::Coming(head, flight));
                 }
+                Published::Stored(found) if is_slice(&found) => return Some(Slice::Stored(found)),
                 Published::Aborted | Published::Streaming(..) => {}
                 _ => return None,
             }

@@ -139,6 +139,7 @@ impl Node {
             trusted_proxies: config.trusted_proxies.clone(),
             uri_bytes: config.limits.uri_bytes,
             header_count: config.limits.header_count,
+            fills: edge::config::Fills::new(config.fills),
             sites: parts::sites(&config.sites, &origins),
         };
         let purges = parts::open_purges(&config.store, clock)?;

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use crate::config::{SiteConfig, TreatmentConfig};
 use crate::control::{ProcessMetrics, WorkerMetrics};
+use crate::edge::config::Fills;
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
 use crate::origin::{Origin, OriginMetrics};
@@ -21,7 +22,7 @@ use crate::telemetry::Clock;
 const NODE_ID_FILE: &str = "node.id";
 
 pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
-    let treatment = |config: &TreatmentConfig, name: String| {
+    let treatment = |config: &TreatmentConfig, name: String, fills: &Fills| {
         // The configuration was checked: every name is an origin's.
         let origin = origins.iter().find(|origin| origin.name() == config.origin)?;
         Some(Arc::new(edge::config::Treatment {
@@ -30,6 +31,8 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
             origin: origin.clone(),
             policy: config.policy.clone(),
             query: config.query.clone(),
+            // A rule with a limit of its own counts for itself.
+            fills: if config.fills == fills.most() { fills.clone() } else { Fills::new(config.fills) },
             misses_per_client: config.misses_per_client,
             range_miss: config.range_miss,
             range_slices: config.range_slices,
@@ -42,11 +45,12 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
         }))
     };
     let site = |(index, config): (usize, &SiteConfig)| {
+        let fills = Fills::new(config.default.fills);
         let rules = config.rules.iter().enumerate().filter_map(|(i, rule)| {
             Some(edge::config::Rule {
                 paths: rule.paths.clone(),
                 methods: rule.methods.clone(),
-                treatment: treatment(&rule.treatment, format!("rule {}", i + 1))?,
+                treatment: treatment(&rule.treatment, format!("rule {}", i + 1), &fills)?,
             })
         });
         Some(Arc::new(edge::config::Site {
@@ -58,7 +62,7 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
             methods: config.methods.clone(),
             purge: config.purge.clone(),
             rules: rules.collect(),
-            default: treatment(&config.default, "default".into())?,
+            default: treatment(&config.default, "default".into(), &fills)?,
         }))
     };
     configs.iter().enumerate().filter_map(site).collect()

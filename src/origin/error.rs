@@ -1,5 +1,7 @@
 //! Why an origin gave no answer, and what that is in HTTP.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
 /// Why there is no response, or no whole one.
@@ -14,6 +16,16 @@ pub enum OriginError {
     /// TCP and TLS took too long.
     #[error("the connection to the origin took too long")]
     ConnectTimeout,
+    /// Connections to it failed a moment ago.
+    #[error("the origin is left alone for a moment: {why}")]
+    Down {
+        /// What they failed of.
+        why: Arc<str>,
+        /// The status for that …
+        status: StatusCode,
+        /// … and the error type of RFC 9209.
+        word: &'static str,
+    },
     /// The handshake failed, or the certificate is not valid.
     #[error("TLS with the origin failed: {0}")]
     Tls(String),
@@ -35,6 +47,12 @@ pub enum OriginError {
     /// Too many requests wait for it.
     #[error("too many requests wait for the origin")]
     QueueFull,
+    /// Too many fetches for the cache are under way.
+    #[error("too many fetches are under way")]
+    TooManyFills,
+    /// A fetch for the cache took too long as a whole.
+    #[error("the fetch took too long")]
+    FillTimeout,
     /// No connection became free in time.
     #[error("no connection to the origin became free in time")]
     QueueTimeout,
@@ -50,11 +68,12 @@ impl OriginError {
     /// The status the client gets.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::BetweenBytesTimeout => {
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::BetweenBytesTimeout | Self::FillTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::QueueFull | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QueueFull | Self::QueueTimeout | Self::TooManyFills => StatusCode::SERVICE_UNAVAILABLE,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::Down { status, .. } => *status,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
@@ -69,13 +88,14 @@ impl OriginError {
             },
             Self::ConnectTimeout => "connection_timeout",
             Self::Tls(_) => "tls_protocol_error",
-            Self::FirstByteTimeout => "http_response_timeout",
+            Self::FirstByteTimeout | Self::FillTimeout => "http_response_timeout",
             Self::BetweenBytesTimeout => "connection_read_timeout",
             Self::Closed(_) => "connection_terminated",
             Self::Broken(_) => "http_response_incomplete",
             Self::Malformed(_) => "http_protocol_error",
-            Self::QueueFull | Self::QueueTimeout => "connection_limit_reached",
+            Self::QueueFull | Self::QueueTimeout | Self::TooManyFills => "connection_limit_reached",
             Self::RequestBody(_) => "http_request_error",
+            Self::Down { word, .. } => word,
             Self::File(_) => "destination_unavailable",
         }
     }
@@ -83,9 +103,12 @@ impl OriginError {
     /// A word for metrics.
     pub fn outcome(&self) -> &'static str {
         match self {
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::BetweenBytesTimeout => "timeout",
-            Self::QueueFull | Self::QueueTimeout => "shed",
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::BetweenBytesTimeout | Self::FillTimeout => {
+                "timeout"
+            }
+            Self::QueueFull | Self::QueueTimeout | Self::TooManyFills => "shed",
             Self::Dns(_) | Self::Connect(_) | Self::Tls(_) => "connect_error",
+            Self::Down { .. } => "down",
             Self::RequestBody(_) => "client_error",
             _ => "broken",
         }

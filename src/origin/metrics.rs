@@ -14,8 +14,8 @@ use super::pool::{Count, Server};
 use super::{Kind, Origin};
 use crate::telemetry::{Histogram, encode_cells, encode_gauge};
 
-const OUTCOMES: [&str; 9] =
-    ["2xx", "3xx", "4xx", "5xx", "timeout", "shed", "connect_error", "client_error", "broken"];
+const OUTCOMES: [&str; 10] =
+    ["2xx", "3xx", "4xx", "5xx", "timeout", "shed", "connect_error", "down", "client_error", "broken"];
 
 /// Counters of one server.
 #[derive(Debug)]

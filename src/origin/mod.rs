@@ -6,6 +6,7 @@
 //!
 //! Not here: which fields a request to the origin carries, what is stored (`edge`, `rules`).
 
+mod backoff;
 mod balance;
 mod body;
 mod connect;
@@ -14,6 +15,7 @@ mod error;
 mod interim;
 mod metrics;
 mod pool;
+mod repeat;
 mod tls;
 mod upload;
 
@@ -26,6 +28,7 @@ use http::{Request, Response};
 use http_body_util::Either;
 use http_body_util::Empty;
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio::sync::Semaphore;
 
 pub use body::OriginBody;
 pub use dir::DirError;
@@ -106,6 +109,8 @@ pub struct Config {
     pub first_byte_timeout: Duration,
     /// Between two reads of the response's body.
     pub between_bytes_timeout: Duration,
+    /// A whole fetch for the cache; enforced by who fetches.
+    pub fill_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
     /// Further servers tried when one can't be reached.
@@ -116,6 +121,8 @@ pub struct Config {
     pub queue: usize,
     /// How long they may wait.
     pub queue_timeout: Duration,
+    /// Fetches for the cache under way; enforced by who fetches.
+    pub fills: usize,
 }
 
 /// An origin, ready to be asked.
@@ -123,6 +130,7 @@ pub struct Config {
 pub struct Origin {
     config: Config,
     kind: Kind,
+    fills: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -165,7 +173,8 @@ impl Origin {
                 Kind::Dir(DirOrigin::open(path).map_err(|source| SetupError::Dir { name, source })?)
             }
         };
-        Ok(Arc::new(Self { config, kind }))
+        let fills = Arc::new(Semaphore::new(config.fills));
+        Ok(Arc::new(Self { config, kind, fills }))
     }
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's
@@ -180,6 +189,16 @@ impl Origin {
     /// The origin's name.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// Turns for fetches for the cache.
+    pub fn fills(&self) -> &Arc<Semaphore> {
+        &self.fills
+    }
+
+    /// How long a whole fetch for the cache may take.
+    pub fn fill_timeout(&self) -> Duration {
+        self.config.fill_timeout
     }
 
     /// The Host to send instead of the client's.

@@ -9,21 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, header};
+use http::{Request, Response, header};
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::backoff::Backoff;
 use super::balance;
 use super::body::OriginBody;
 use super::connect::connect;
 use super::error::OriginError;
 use super::metrics::ServerCounters;
+use super::repeat::{copy_head, may_repeat};
 use super::tls::{OriginTlsError, connector};
 use super::upload::Upload;
-use super::{Config, OutBody, ServerConfig, ServerStatus, no_body};
+use super::{Config, OutBody, ServerConfig, ServerStatus};
 use crate::telemetry::worker_slot;
 
 /// A pooled connection that has closed is noticed this soon when it is taken out.
@@ -63,6 +65,7 @@ pub(super) struct Server {
     /// By worker slot; a lock is shared only when a connection changes workers.
     idle: Box<[Mutex<Vec<Idle>>]>,
     last_error: Mutex<Option<String>>,
+    backoff: Backoff,
     pub(super) counters: ServerCounters,
 }
 
@@ -141,7 +144,11 @@ impl HttpOrigin {
         request: Request<OutBody>,
     ) -> Result<Response<OriginBody>, OriginError> {
         let turn = self.next.fetch_add(1, Relaxed);
-        let order = balance::order(config.balance, &self.servers, &self.schedule, turn, &request);
+        let mut order = balance::order(config.balance, &self.servers, &self.schedule, turn, &request);
+        if order.len() > 1 {
+            let now = Instant::now();
+            order.sort_by_key(|index| self.servers[*index].backoff.is_waiting(now));
+        }
         let mut request = request;
         let mut attempt = 0;
         loop {
@@ -188,6 +195,7 @@ impl Server {
             open: Arc::default(),
             idle: (0..=workers).map(|_| Mutex::default()).collect(),
             last_error: Mutex::default(),
+            backoff: Backoff::default(),
             counters: ServerCounters::default(),
         }
     }
@@ -299,14 +307,17 @@ impl Server {
                 return Ok(Lease { sender, sni, server: self.clone(), is_reused: true, _permit: permit });
             }
         }
+        let begun = Instant::now();
+        self.backoff.admit(begun)?;
         if self.open.load(Relaxed) >= self.max_connections {
             self.close_one_idle();
         }
         self.open.fetch_add(1, Relaxed);
         let on_end = Open(self.open.clone());
         let tls = sni.as_deref().map(|sni| (tls, sni));
-        let sender = connect(&self.config, tls, config.connect_timeout, on_end).await?;
-        Ok(Lease { sender, sni, server: self.clone(), is_reused: false, _permit: permit })
+        let sender = connect(&self.config, tls, config.connect_timeout, on_end).await;
+        self.backoff.heard(begun, Instant::now(), sender.as_ref().err());
+        Ok(Lease { sender: sender?, sni, server: self.clone(), is_reused: false, _permit: permit })
     }
 
     fn take_idle(&self, sni: Option<&str>, idle_timeout: Duration) -> Option<Idle> {
@@ -374,20 +385,6 @@ impl Drop for Waiting<'_> {
 
 fn wrap(response: Response<hyper::body::Incoming>, lease: Lease, config: &Config) -> Response<OriginBody> {
     response.map(|body| OriginBody::http(body, lease, config.between_bytes_timeout))
-}
-
-fn may_repeat(request: &Request<OutBody>) -> bool {
-    let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    idempotent && http_body::Body::is_end_stream(request.body())
-}
-
-fn copy_head(request: &Request<OutBody>) -> Request<OutBody> {
-    let mut copy = Request::new(no_body());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    copy
 }
 
 fn classify(error: hyper::Error) -> OriginError {

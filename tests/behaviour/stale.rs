@@ -64,6 +64,12 @@ fn head_is_covered_as_get_is() {
         (covered.field("content-length"), covered.cache_parameter("fwd-status")),
         (Some("3"), Some("503".into()))
     );
+    // It is left alone for a moment.
+    let covered = ask();
+    covered.assert_status(200).assert_hit();
+    assert_eq!(covered.cache_parameter("detail").as_deref(), Some("stale-if-error"));
+    assert_eq!(origin.count("/a"), 2);
+    std::thread::sleep(Duration::from_millis(1100));
     origin.stop();
     ask().assert_status(200).assert_fwd("stale");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::{Builder, SendRequest};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -77,6 +78,36 @@ impl Http2 {
             }
             responses
         })
+    }
+
+    /// Sends a request and takes the head of its answer, which must be 200.
+    #[track_caller]
+    pub fn begin(&self, request: &Request) -> RecvStream {
+        let uri = format!("{}://{}{}", self.scheme, request.host, request.target);
+        let message = http::Request::get(uri).body(()).expect("a request");
+        self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await.expect("room for a stream");
+            let (answer, _) = sender.send_request(message, true).expect("the request is taken");
+            let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("a head");
+            assert_eq!(answer.status(), 200);
+            answer.into_body()
+        })
+    }
+
+    /// Reads this much of a body, neither more nor less.
+    #[track_caller]
+    pub fn read(&self, stream: &mut RecvStream, length: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        self.runtime.block_on(async {
+            while read.len() < length {
+                let data = tokio::time::timeout(PATIENCE, stream.data()).await.expect("in time");
+                let data = data.expect("more of the body").expect("data");
+                stream.flow_control().release_capacity(data.len()).expect("room");
+                read.extend_from_slice(&data);
+            }
+        });
+        assert_eq!(read.len(), length);
+        read
     }
 
     /// Lets the connection run until the server ends it; true when that happens in time.

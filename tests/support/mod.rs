@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod date;
+pub mod herd;
 pub mod http2;
 pub mod inject;
 pub mod mount;

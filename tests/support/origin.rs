@@ -112,7 +112,12 @@ pub struct Origin {
 
 impl Origin {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the origin");
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Where another one was before.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("a port for the origin");
         let address = listener.local_addr().expect("its address");
         let inner = Arc::new(Inner::default());
         let shared = Arc::clone(&inner);
