@@ -45,6 +45,7 @@ mod refusal;
 mod respond;
 mod resume;
 mod route;
+mod select;
 mod signed;
 mod sites;
 mod slices;

@@ -155,11 +155,12 @@ impl Node {
             [] => None,
             files => Some(net::server_config(&net::load_certificates(files)?)?),
         };
-        let registry = parts::registry(&edge, &store, &origins, &net_metrics);
+        let registry = parts::registry(&edge, &store, &purges, &origins, &net_metrics);
         let control_parts = Parts {
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
+            purges,
             origins: origins.clone(),
             connections: connections.clone(),
             clock,

@@ -14,7 +14,7 @@ use crate::control::{ProcessMetrics, WorkerMetrics};
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
 use crate::origin::{Origin, OriginMetrics};
-use crate::purge;
+use crate::purge::{self, PurgeMetrics, Purges};
 use crate::store::{self, Store};
 
 const NODE_ID_FILE: &str = "node.id";
@@ -81,6 +81,7 @@ pub(super) fn purge_config(store: &store::Config) -> purge::Config {
 pub(super) fn registry(
     edge: &Arc<Edge>,
     store: &Arc<Store>,
+    purges: &Arc<Purges>,
     origins: &[Arc<Origin>],
     net: &Arc<NetMetrics>,
 ) -> Registry {
@@ -91,6 +92,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(WorkerMetrics));
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
+    larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));

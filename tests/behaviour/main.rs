@@ -47,6 +47,7 @@ mod parts;
 mod post;
 mod protocols;
 mod proxy_protocol;
+mod purge;
 mod range;
 mod request_control;
 mod resume;
