@@ -125,7 +125,7 @@ impl Tokens {
         Err(problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
     }
 
-    fn find(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
+    pub(super) fn find(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
         let value = headers.get(header::AUTHORIZATION)?.as_bytes();
         let (scheme, token) = value.split_at_checked("Bearer ".len())?;
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
@@ -139,7 +139,7 @@ impl Tokens {
         self.find_token(token, now).is_some_and(|token| token.allows("read") && token.covers(site))
     }
 
-    fn find_token(&self, token: &[u8], now: Millis) -> Option<Arc<TokenConfig>> {
+    pub(super) fn find_token(&self, token: &[u8], now: Millis) -> Option<Arc<TokenConfig>> {
         let hash = blake3::hash(token.trim_ascii());
         // All are compared, so that the time does not tell which one matched.
         let mut found = None;

@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
 pub use handler::AdminHandler;
 pub use metrics::{ProcessMetrics, WorkerMetrics};
+pub(crate) use purges::CLI_AGENT;
 
 use crate::edge::Edge;
 use crate::net::Connections;

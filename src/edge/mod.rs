@@ -19,6 +19,7 @@
 //! Not here: sockets (`net`), what HTTP caching permits (`rules`), where bytes are kept (`store`).
 
 mod accept;
+mod addressed;
 mod admit;
 mod answer;
 mod body;
@@ -57,6 +58,7 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
+pub use addressed::Addressed;
 pub use answer::Answer;
 pub use body::{Body, BodyError};
 pub use inspect::{BadUrl, Located, Variant};

@@ -6,6 +6,7 @@
 //! [`Node::run`] is the control thread: admin API, scrapers, housekeeping, signals. The access log
 //! has a writer of its own.
 
+mod data;
 mod parts;
 
 use std::fs;
@@ -27,6 +28,7 @@ use crate::origin::{Origin, SetupError};
 use crate::purge::{self, Purges};
 use crate::store::{OpenError, Store};
 use crate::telemetry::{self, AccessLog, Clock};
+use data::Data;
 
 /// Between two looks for connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -75,7 +77,7 @@ pub enum StartError {
 
 /// A node that listens and does not serve yet.
 pub struct Node {
-    data: Arc<Server<Arc<Edge>>>,
+    data: Arc<Server<Data>>,
     addresses: Vec<(SocketAddr, bool)>,
     control: Arc<Control>,
     admin: Listener,
@@ -174,7 +176,8 @@ impl Node {
         let scrapers = config
             .metrics
             .map(|address| listener(control.scrapers(), &config, &ListenConfig::plain(address), None));
-        let data = Server::new(edge, config.limits.clone(), bound, tls, connections, net_metrics, workers);
+        let handler = Data { edge, control: control.clone() };
+        let data = Server::new(handler, config.limits.clone(), bound, tls, connections, net_metrics, workers);
         Ok(Self {
             data,
             addresses,
@@ -286,7 +289,7 @@ impl Node {
 
 fn spawn_worker(
     worker: usize,
-    server: Arc<Server<Arc<Edge>>>,
+    server: Arc<Server<Data>>,
     phase: watch::Receiver<Phase>,
     died: mpsc::Sender<usize>,
 ) -> io::Result<JoinHandle<()>> {

@@ -48,6 +48,7 @@ mod post;
 mod protocols;
 mod proxy_protocol;
 mod purge;
+mod purge_method;
 mod range;
 mod request_control;
 mod resume;

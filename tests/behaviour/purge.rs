@@ -12,6 +12,8 @@ use crate::support::tls::Ca;
 use crate::support::{Gate, OpenOnDrop, eventually};
 
 const HOST: &str = "test.example";
+const TAGGED: &[(&str, &str)] = &[FRESH[0], ("Surrogate-Key", "t")];
+const VARIED: &[(&str, &str)] = &[FRESH[0], ("Vary", "X-Kind")];
 
 #[track_caller]
 fn ask(node: &Node, token: &str, body: impl AsRef<[u8]>) -> Response {
@@ -66,7 +68,7 @@ fn a_url_is_purged_after_the_sites_query_rule() {
 
 #[test]
 fn a_url_is_purged_with_all_its_variants() {
-    let origin = counting(&[FRESH[0], ("Vary", "X-Kind")]);
+    let origin = counting(VARIED);
     let node = node(&origin).start();
     let of_kind = |kind: &str| get("/a").with("X-Kind", kind).to(&node);
     for kind in ["1", "2"] {
@@ -139,7 +141,7 @@ const HOSTS: [&str; 3] = ["shop.example", "www.shop.example", "blog.example"];
 
 #[test]
 fn hosts_sites_and_everything() {
-    let origin = counting(&[FRESH[0], ("Surrogate-Key", "t")]);
+    let origin = counting(TAGGED);
     let node = two_sites(&origin).start();
     let is_hit = |host: &str| get("/a").host(host).to(&node).is_hit();
     for (body, gone) in [
@@ -200,10 +202,9 @@ fn whoever_asks_after_the_acknowledgement_does_not_get_what_was_under_way() {
         let _open = OpenOnDrop(gate.clone());
         let held = gate.clone();
         let count = std::sync::atomic::AtomicUsize::new(0);
-        let fields = &[FRESH[0], ("Surrogate-Key", "t")];
         origin.on("/a", move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-            0 => [vec![Step::Wait(held.clone())], respond(200, fields, "old")].concat(),
-            _ => respond(200, fields, "new"),
+            0 => [vec![Step::Wait(held.clone())], respond(200, TAGGED, "old")].concat(),
+            _ => respond(200, TAGGED, "new"),
         });
         let node = node(&origin).start();
         std::thread::scope(|scope| {
@@ -228,7 +229,7 @@ fn whoever_asks_after_the_acknowledgement_does_not_get_what_was_under_way() {
 
 #[test]
 fn what_was_purged_does_not_come_back_after_a_kill() {
-    let origin = counting(&[FRESH[0], ("Surrogate-Key", "t")]);
+    let origin = counting(TAGGED);
     let mut node = node(&origin).disk("64MiB").start();
     let paths = ["/a", "/b", "/c/d", "/kept"];
     for path in paths {
