@@ -77,7 +77,7 @@ use collapse::Collapse;
 use config::Config;
 use lookup::Found;
 use misses::Misses;
-use record::{Asked, Record};
+use record::{Asked, Record, asked_of};
 use refusal::{Reason, Refusal};
 use respond::Serving;
 use route::Routes;
@@ -382,12 +382,6 @@ impl Edge {
             self.store.invalidate(&admitted.key_of(&other.path, other.query.as_deref()));
         }
     }
-}
-
-fn asked_of<'a>(admitted: &'a Admitted, parts: &'a Parts, conn: &'a ConnInfo, started: Instant) -> Asked<'a> {
-    let client = &admitted.client;
-    let (client, is_https) = (client.address, client.is_https);
-    Asked { parts, conn, started, client, is_https, site: Some(&admitted.site) }
 }
 
 impl Handler for Arc<Edge> {

@@ -157,8 +157,8 @@ impl Node {
             [] => None,
             files => Some(net::server_config(&net::load_certificates(files)?)?),
         };
-        let registry = parts::registry(&edge, &store, &purges, &origins, &net_metrics);
         let control_parts = Parts {
+            registry: parts::registry(&edge, &store, &purges, &origins, &net_metrics),
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
@@ -166,7 +166,6 @@ impl Node {
             origins: origins.clone(),
             connections: connections.clone(),
             clock,
-            registry,
             store_path: config.store_path.clone(),
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
