@@ -48,11 +48,11 @@ pub fn stalls(aims: &mut Aims) {
     println!("  storing {COLD_BODIES} bodies of 1 MiB");
     node.get_small();
     in_parallel(READERS, |n| {
-        get_range(node.http(), (0..COLD_BODIES).skip(n as usize).step_by(READERS as usize))
+        get_range(node.http(), (0..COLD_BODIES).skip(n as usize).step_by(READERS as usize));
     });
     node.await_metric("larder_store_writes_total{outcome=\"written\"}", COLD_BODIES as f64 + 1.0);
     for _ in 0..2 {
-        node = node.restarted_after(Signal::TERM, |folder| drop_segments(folder));
+        node = node.restarted_after(Signal::TERM, drop_segments);
         println!("  ready again after {} ms, page cache dropped", node.ready_after.as_millis());
         let idle = while_running(&node, || std::thread::sleep(MEASURE));
         let before = (major_faults(node.pid(), WORKER), disk_read_bytes(node.pid()));
@@ -144,7 +144,7 @@ impl Node {
     fn get_small(&self) {
         let mut client = Connection::open(self.http());
         // The first is a miss, or a hit from disk.
-        (0..100).for_each(|_| drop(client.get(SMALL, "/small")));
+        (0..100).for_each(|_| _ = client.get(SMALL, "/small"));
     }
 }
 
@@ -240,8 +240,8 @@ fn in_parallel(threads: u64, work: impl Fn(u64) + Sync) {
             drop(scope.spawn({
                 let work = &work;
                 move || work(n)
-            }))
-        })
+            }));
+        });
     });
 }
 

@@ -26,6 +26,7 @@ struct Trace {
 
 /// Hits and their bytes; of all, and of those right behind the scan.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_field_names, reason = "hits of objects and of bytes")]
 struct Hits {
     hits: u64,
     hit_bytes: u64,

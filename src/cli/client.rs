@@ -1,16 +1,17 @@
 //! How the client commands reach a node: its URL, the token, one call.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use http::{HeaderValue, Request, header};
-use http_body_util::BodyExt;
+use http::{HeaderValue, Method, Request, header};
+use http_body_util::{BodyExt, Either, Full};
 use serde_json::Value;
 
 use super::user_store;
-use crate::control::TOKEN_FILE;
-use crate::origin::{Balance, Config, Origin, OriginTls, ServerConfig, Source, no_body};
+use crate::control::{CLI_AGENT, TOKEN_FILE};
+use crate::origin::{Balance, Config, Origin, OriginTls, OutBody, ServerConfig, Source, no_body};
 
 const SYSTEM_STORE: &str = "/var/cache/larder";
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,16 +37,73 @@ impl NodeArgs {
     /// Calls the admin API.
     pub(super) fn get(&self, path_and_query: &str) -> anyhow::Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.call(path_and_query))
+        runtime.block_on(self.call(path_and_query, None))
     }
 
-    async fn call(&self, path_and_query: &str) -> anyhow::Result<Value> {
+    /// Calls the admin API with a body.
+    pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.call(path, Some(body)))
+    }
+
+    async fn call(&self, path_and_query: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let (tls, host, port) = crate::config::parse_server_url(&self.node).with_context(|| {
             format!("--node {}: a URL such as http://127.0.0.1:8090 is needed", self.node)
         })?;
         let server = ServerConfig { tls, host, port, weight: 1 };
-        let authority = server.authority();
-        let config = Config {
+        let request = self.request(path_and_query, server.authority(), body)?;
+        let node = Origin::new(self.config(server), 0)?;
+        let response = node.send(request).await.map_err(|error| {
+            let hint = "is it running? Name another with --node URL or LARDER_NODE";
+            anyhow!("no node answers at {} ({}); {hint}", self.node, error.proxy_status())
+        })?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        let value: Value = serde_json::from_slice(&body).with_context(|| {
+            format!("{} answered {status} and no JSON; is that a node's admin URL?", self.node)
+        })?;
+        if !status.is_success() {
+            let detail = value["detail"].as_str().unwrap_or("no reason given");
+            let hint =
+                if status.as_u16() == 401 { "; pass --token-file FILE or set LARDER_TOKEN" } else { "" };
+            let errors = value["errors"].as_array().into_iter().flatten();
+            let line = |error: &Value| {
+                let text = |name: &str| error[name].as_str().unwrap_or("?").to_owned();
+                format!("\n  {}: {}", text("pointer"), text("detail"))
+            };
+            let errors: String = errors.map(line).collect();
+            bail!("{} answered {status}: {detail}{hint}{errors}", self.node);
+        }
+        Ok(value)
+    }
+
+    fn request(
+        &self,
+        path_and_query: &str,
+        authority: String,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Request<OutBody>> {
+        let mut request = Request::new(no_body());
+        if let Some(body) = body {
+            let full = Full::from(body.to_string()).map_err(|never: Infallible| match never {});
+            *request.body_mut() = Either::Right(full.boxed_unsync());
+            *request.method_mut() = Method::POST;
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
+        }
+        *request.uri_mut() = path_and_query.parse()?;
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::try_from(authority)?);
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(CLI_AGENT));
+        if let Some(token) = self.token()? {
+            headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
+        }
+        Ok(request)
+    }
+
+    fn config(&self, server: ServerConfig) -> Config {
+        Config {
             name: "node".into(),
             source: Source::Servers(vec![server]),
             balance: Balance::RoundRobin,
@@ -61,32 +119,7 @@ impl NodeArgs {
             queue: 0,
             queue_timeout: TIMEOUT,
             fills: 1,
-        };
-        let mut request = Request::new(no_body());
-        *request.uri_mut() = path_and_query.parse()?;
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, HeaderValue::try_from(authority)?);
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(token) = self.token()? {
-            headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
         }
-        let node = Origin::new(config, 0)?;
-        let response = node.send(request).await.map_err(|error| {
-            let hint = "is it running? Name another with --node URL or LARDER_NODE";
-            anyhow!("no node answers at {} ({}); {hint}", self.node, error.proxy_status())
-        })?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        let value: Value = serde_json::from_slice(&body).with_context(|| {
-            format!("{} answered {status} and no JSON; is that a node's admin URL?", self.node)
-        })?;
-        if !status.is_success() {
-            let detail = value["detail"].as_str().unwrap_or("no reason given");
-            let hint =
-                if status.as_u16() == 401 { "; pass --token-file FILE or set LARDER_TOKEN" } else { "" };
-            bail!("{} answered {status}: {detail}{hint}", self.node);
-        }
-        Ok(value)
     }
 
     /// From the flag, the environment, or a store on this machine.

@@ -5,6 +5,7 @@ mod client;
 mod completions;
 mod demo;
 mod inspect;
+mod purge;
 mod schema;
 mod serve;
 mod status;
@@ -24,7 +25,8 @@ const USAGE: u8 = 2;
   larder demo                                   a sample shop behind a cache, nothing to configure
   larder serve --origin http://127.0.0.1:3000   cache what that server answers, on 127.0.0.1:8080
   larder serve --config /etc/larder/larder.toml run a node
-  larder inspect http://127.0.0.1:8080/a.css    what the cache holds for a URL")]
+  larder inspect http://127.0.0.1:8080/a.css    what the cache holds for a URL
+  larder purge https://shop.example/a.css       have it fetched anew")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +39,7 @@ enum Command {
     Check(check::Args),
     Schema(schema::Args),
     Status(status::Args),
+    Purge(purge::Args),
     Inspect(inspect::Args),
     Completions(completions::Args),
 }
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Completions(args) => completions::run(&args),
     };

@@ -87,6 +87,16 @@ fn render(status: &Value) -> String {
     if let Some(trouble) = log["trouble"].as_str() {
         lines.push(format!("{:<13}{}: it {trouble}", "", text(&log["state"])));
     }
+    let purges = &status["purges"];
+    lines.push(format!(
+        "purges       {} in the log   {}",
+        number(&purges["log_entries"]),
+        bytes(&purges["log_bytes"])
+    ));
+    let pending = number(&purges["pending_bytes"]);
+    if pending > 0 {
+        lines.push(format!("{:<13}{pending} bytes are in effect and not durable: the disk fails", ""));
+    }
     for origin in status["origins"].as_array().into_iter().flatten() {
         for server in origin["servers"].as_array().into_iter().flatten() {
             let state = if server["up"].as_bool().unwrap_or(false) { "up" } else { "down" };

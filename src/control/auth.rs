@@ -45,8 +45,18 @@ impl TokenConfig {
         self.sites.is_empty() || self.sites.iter().any(|own| own == site)
     }
 
-    fn allows(&self, scope: &str) -> bool {
-        self.scopes.iter().any(|own| own == scope || own == "admin")
+    pub(super) fn allows(&self, scope: &str) -> bool {
+        let gives = |own: &str| own == scope || own == "admin" || own == "purge:all" && scope == "purge";
+        self.scopes.iter().any(|own| gives(own))
+    }
+
+    /// What it lacks the scope for.
+    pub(super) fn check_scope(&self, scope: &str) -> Result<(), Problem> {
+        if self.allows(scope) {
+            return Ok(());
+        }
+        let detail = format!("the token {:?} has no scope {scope:?}", self.name);
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 }
 
@@ -89,25 +99,33 @@ impl Tokens {
         scope: &str,
         now: Millis,
     ) -> Result<Arc<TokenConfig>, Problem> {
-        let address = conn.peer.ip();
-        let Some(token) = self.find(headers, now) else {
-            // Guesses are slowed down; who has a valid token is not kept out by another's guesses.
-            self.check_failures(address)?;
-            if headers.contains_key(header::AUTHORIZATION) {
-                self.count_failure(address);
-            }
-            let detail = "a valid token is needed: Authorization: Bearer TOKEN";
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
-            return Err(problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
-        };
-        if !token.allows(scope) {
-            let detail = format!("the token {:?} has no scope {scope:?}", token.name);
-            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
-        }
+        let token = self.authenticate(headers, conn, now)?;
+        token.check_scope(scope)?;
         Ok(token)
     }
 
-    fn find(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
+    /// The token of a request, whatever it may do.
+    pub(super) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        conn: &ConnInfo,
+        now: Millis,
+    ) -> Result<Arc<TokenConfig>, Problem> {
+        if let Some(token) = self.find(headers, now) {
+            return Ok(token);
+        }
+        // Guesses are slowed down; who has a valid token is not kept out by another's guesses.
+        let address = conn.peer.ip();
+        self.check_failures(address)?;
+        if headers.contains_key(header::AUTHORIZATION) {
+            self.count_failure(address);
+        }
+        let detail = "a valid token is needed: Authorization: Bearer TOKEN";
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
+        Err(problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+    }
+
+    pub(super) fn find(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
         let value = headers.get(header::AUTHORIZATION)?.as_bytes();
         let (scheme, token) = value.split_at_checked("Bearer ".len())?;
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
@@ -121,7 +139,7 @@ impl Tokens {
         self.find_token(token, now).is_some_and(|token| token.allows("read") && token.covers(site))
     }
 
-    fn find_token(&self, token: &[u8], now: Millis) -> Option<Arc<TokenConfig>> {
+    pub(super) fn find_token(&self, token: &[u8], now: Millis) -> Option<Arc<TokenConfig>> {
         let hash = blake3::hash(token.trim_ascii());
         // All are compared, so that the time does not tell which one matched.
         let mut found = None;

@@ -8,6 +8,7 @@ mod health;
 mod metrics;
 mod objects;
 mod problem;
+mod purges;
 mod status;
 
 use std::path::PathBuf;
@@ -21,10 +22,12 @@ use prometheus_client::registry::Registry;
 pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
 pub use handler::AdminHandler;
 pub use metrics::{ProcessMetrics, WorkerMetrics};
+pub(crate) use purges::CLI_AGENT;
 
 use crate::edge::Edge;
 use crate::net::Connections;
 use crate::origin::Origin;
+use crate::purge::Purges;
 use crate::store::Store;
 use crate::telemetry::Clock;
 use auth::Tokens;
@@ -38,6 +41,8 @@ pub struct Parts {
     pub edge: Arc<Edge>,
     /// The store.
     pub store: Arc<Store>,
+    /// The log of purges.
+    pub purges: Arc<Purges>,
     /// All origins.
     pub origins: Vec<Arc<Origin>>,
     /// The connections of the data listeners.
@@ -82,6 +87,8 @@ impl Control {
             .route("/v1/status", get(status::status))
             .route("/v1/origins", get(status::origins))
             .route("/v1/objects", get(objects::objects))
+            .route("/v1/purges", get(purges::list).post(purges::create))
+            .route("/v1/purges/{id}", get(purges::show))
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
         AdminHandler::new(api.with_state(self.clone()))

@@ -33,8 +33,9 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// As problem JSON.
+    pub(super) fn json(self) -> http::Response<String> {
         let Fields { status, word, detail, errors, extra } = *self.0;
         let mut body = serde_json::json!({
             "type": format!("urn:larder:problem:{}", word),
@@ -46,13 +47,35 @@ impl IntoResponse for Problem {
             let entry = |(pointer, detail)| serde_json::json!({ "pointer": pointer, "detail": detail });
             body["errors"] = errors.into_iter().map(entry).collect();
         }
-        let mut response = (status, body.to_string()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some((name, value)) = extra {
-            headers.insert(name, value);
-        }
-        response
+        respond(status, "application/problem+json", body.to_string(), extra)
+    }
+
+    /// As a line of text.
+    pub(super) fn text(self) -> http::Response<String> {
+        let Fields { status, detail, extra, .. } = *self.0;
+        respond(status, "text/plain; charset=utf-8", format!("{detail}\n"), extra)
+    }
+}
+
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
+    extra: Option<(HeaderName, HeaderValue)>,
+) -> http::Response<String> {
+    let mut response = http::Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some((name, value)) = extra {
+        headers.insert(name, value);
+    }
+    response
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.json().map(axum::body::Body::from)
     }
 }
 

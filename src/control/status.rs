@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Control;
 use super::problem::Problem;
 use crate::net::ConnInfo;
+use crate::purge;
 use crate::store::Stats;
 
 pub(super) async fn status(
@@ -42,6 +43,7 @@ pub(super) async fn status(
         "fetches_in_flight": parts.edge.flights(),
         "access_log_dropped": parts.edge.access_log_dropped(),
         "store": describe_store(&store),
+        "purges": describe_purges(&parts.purges.stats()),
         "sites": sites,
         "origins": describe_origins(&control),
     })))
@@ -84,6 +86,18 @@ fn describe_store(store: &Stats) -> Value {
             "oldest_segment_seconds": disk.oldest_segment_seconds,
             "errors": faults,
         },
+    })
+}
+
+fn describe_purges(stats: &purge::Stats) -> Value {
+    json!({
+        "log_entries": stats.entries,
+        "log_bytes": stats.bytes,
+        "pending_bytes": stats.pending_bytes,
+        "failed_syncs": stats.failed_syncs,
+        "selectors": stats.selectors,
+        "selector_bytes": stats.selector_bytes,
+        "damaged_log": stats.damaged,
     })
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// The same look finds the Host lines: the last, and how many.
-    fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>, usize) {
+    pub(super) fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>, usize) {
         let mut fields = Self::default();
         let (mut host, mut hosts) = (None, 0);
         for (name, value) in headers {
@@ -256,7 +256,12 @@ fn check_access(treatment: &Treatment, client: &Client) -> Result<(), Refusal> {
 }
 
 /// What hyper lets through and a cache must not.
-fn check_message(parts: &Parts, fields: Fields, body: &RequestBody, limits: &Config) -> Result<(), Refusal> {
+pub(super) fn check_message(
+    parts: &Parts,
+    fields: Fields,
+    body: &RequestBody,
+    limits: &Config,
+) -> Result<(), Refusal> {
     let uri_bytes = limits.uri_bytes;
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS").closing());
@@ -299,7 +304,7 @@ fn check_message(parts: &Parts, fields: Fields, body: &RequestBody, limits: &Con
 }
 
 /// The one authority that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
-fn authority<'a>(parts: &'a Parts, host: Option<&'a HeaderValue>) -> Result<&'a [u8], Refusal> {
+pub(super) fn authority<'a>(parts: &'a Parts, host: Option<&'a HeaderValue>) -> Result<&'a [u8], Refusal> {
     match (parts.uri.authority(), host) {
         (Some(authority), None) if parts.version >= Version::HTTP_2 => Ok(authority.as_str().as_bytes()),
         (_, Some(host)) => Ok(host.as_bytes()),
@@ -308,7 +313,7 @@ fn authority<'a>(parts: &'a Parts, host: Option<&'a HeaderValue>) -> Result<&'a 
 }
 
 /// An absolute-form target, or `:authority`, must agree with Host and with the connection.
-fn check_absolute_form(parts: &Parts, host: &str, scheme: Scheme) -> Result<(), Refusal> {
+pub(super) fn check_absolute_form(parts: &Parts, host: &str, scheme: Scheme) -> Result<(), Refusal> {
     let mismatch =
         |detail: &str| Err(Refusal::new(Reason::HostMismatch, StatusCode::BAD_REQUEST, detail).closing());
     if let Some(authority) = parts.uri.authority() {

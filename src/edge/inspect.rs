@@ -1,9 +1,13 @@
 //! What the cache holds for a URL, for people.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde::Serialize;
 
 use super::Edge;
+use super::config::Site;
 use crate::object::Object;
 use crate::rules::freshness::State;
 use crate::rules::key::{self, CacheKey, Scheme};
@@ -51,13 +55,28 @@ pub enum BadUrl {
     /// No site has its host.
     #[error("{0}: no site has this host")]
     UnknownHost(String),
+    /// A prefix with a scheme.
+    #[error("{0}: a prefix is a host and a path without a scheme, such as shop.example/assets")]
+    Prefix(String),
+    /// It is no host.
+    #[error("{0}; a host such as shop.example is needed")]
+    BadHost(String),
+}
+
+/// A URL in its parts, as the cache key has them.
+pub(super) struct Found<'e> {
+    pub(super) site: &'e Arc<Site>,
+    pub(super) scheme: Scheme,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
 }
 
 /// A URL as requests for it are seen.
 #[derive(Debug)]
 pub struct Located {
     /// The site's name.
-    pub site: std::sync::Arc<str>,
+    pub site: Arc<str>,
     /// Its keys, the URL's own scheme first.
     pub keys: [CacheKey; 2],
 }
@@ -65,6 +84,14 @@ pub struct Located {
 impl Edge {
     /// The site and the keys of a URL, of both schemes.
     pub fn locate(&self, url: &str) -> Result<Located, BadUrl> {
+        let Found { site, scheme, host, path, query } = self.find_url(url)?;
+        let other = if scheme == Scheme::Http { Scheme::Https } else { Scheme::Http };
+        let key = |scheme| CacheKey::new(scheme, &host, &path, query.as_deref());
+        Ok(Located { site: site.name.clone(), keys: [key(scheme), key(other)] })
+    }
+
+    /// The site of a URL, and its parts after normalisation and the site's query rule.
+    pub(super) fn find_url(&self, url: &str) -> Result<Found<'_>, BadUrl> {
         let malformed = |why: String| BadUrl::Malformed(format!("{url}: {why}"));
         let uri: http::Uri = url.parse().map_err(|e: http::uri::InvalidUri| malformed(e.to_string()))?;
         let scheme = match uri.scheme_str() {
@@ -76,11 +103,9 @@ impl Edge {
         let host = key::normalize_host(authority.as_str(), scheme).map_err(|e| malformed(e.to_string()))?;
         let path = key::normalize_path(uri.path()).map_err(|e| malformed(e.to_string()))?;
         let site = self.sites.find(&host).ok_or_else(|| BadUrl::UnknownHost(url.to_owned()))?;
-        let treatment = site.treatment(&http::Method::GET, &path);
-        let query = treatment.query_of(uri.query());
-        let other = if scheme == Scheme::Http { Scheme::Https } else { Scheme::Http };
-        let key = |scheme| CacheKey::new(scheme, &host, &path, query.as_deref());
-        Ok(Located { site: site.name.clone(), keys: [key(scheme), key(other)] })
+        let query = site.treatment(&http::Method::GET, &path).query_of(uri.query());
+        let (query, host, path) = (query.map(Cow::into_owned), host.into_owned(), path.into_owned());
+        Ok(Found { site, scheme, host, path, query })
     }
 
     /// The variants stored under a key.

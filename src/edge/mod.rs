@@ -19,6 +19,7 @@
 //! Not here: sockets (`net`), what HTTP caching permits (`rules`), where bytes are kept (`store`).
 
 mod accept;
+mod addressed;
 mod admit;
 mod answer;
 mod body;
@@ -49,6 +50,7 @@ mod refusal;
 mod respond;
 mod resume;
 mod route;
+mod select;
 mod signed;
 mod sites;
 mod slices;
@@ -60,6 +62,7 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
+pub use addressed::Addressed;
 pub use answer::Answer;
 pub use body::{Body, BodyError};
 pub use inspect::{BadUrl, Located, Variant};
@@ -78,7 +81,7 @@ use collapse::Collapse;
 use config::Config;
 use lookup::Found;
 use misses::Misses;
-use record::{Asked, Record};
+use record::{Asked, Record, asked_of};
 use refusal::{Reason, Refusal};
 use respond::Serving;
 use route::Routes;
@@ -383,12 +386,6 @@ impl Edge {
             self.store.invalidate(&admitted.key_of(&other.path, other.query.as_deref()));
         }
     }
-}
-
-fn asked_of<'a>(admitted: &'a Admitted, parts: &'a Parts, conn: &'a ConnInfo, started: Instant) -> Asked<'a> {
-    let client = &admitted.client;
-    let (client, is_https) = (client.address, client.is_https);
-    Asked { parts, conn, started, client, is_https, site: Some(&admitted.site) }
 }
 
 impl Handler for Arc<Edge> {

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{Response, header};
 
 use super::Edge;
+use super::admit::Admitted;
 use super::body::Body;
 use super::config::Site;
 use super::metrics::Outcome;
@@ -85,6 +86,18 @@ impl Drop for Record {
             self.edge.access_log.write(*log);
         }
     }
+}
+
+/// What a record says of an admitted request.
+pub(super) fn asked_of<'a>(
+    admitted: &'a Admitted,
+    parts: &'a Parts,
+    conn: &'a ConnInfo,
+    started: Instant,
+) -> Asked<'a> {
+    let client = &admitted.client;
+    let (client, is_https) = (client.address, client.is_https);
+    Asked { parts, conn, started, client, is_https, site: Some(&admitted.site) }
 }
 
 fn describe(edge: &Edge, asked: &Asked<'_>, outcome: Outcome, status: u16, ttfb_us: u64) -> AccessRecord {

@@ -6,6 +6,7 @@
 //! [`Node::run`] is the control thread: admin API, scrapers, housekeeping, signals. The access log
 //! has a writer of its own.
 
+mod data;
 mod parts;
 
 use std::fs;
@@ -27,6 +28,7 @@ use crate::origin::{Origin, SetupError};
 use crate::purge;
 use crate::store::{OpenError, Store};
 use crate::telemetry::{self, AccessLog, Clock};
+use data::Data;
 
 /// Between two looks for connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -75,7 +77,7 @@ pub enum StartError {
 
 /// A node that listens and does not serve yet.
 pub struct Node {
-    data: Arc<Server<Arc<Edge>>>,
+    data: Arc<Server<Data>>,
     addresses: Vec<(SocketAddr, bool)>,
     control: Arc<Control>,
     admin: Listener,
@@ -152,29 +154,27 @@ impl Node {
             config.trusted_proxies.clone(),
         );
         let net_metrics = NetMetrics::new(workers, &bound);
-        let tls = match config.certificates.as_slice() {
-            [] => None,
-            files => Some(net::server_config(&net::load_certificates(files)?)?),
-        };
-        let registry = parts::registry(&edge, &store, &origins, &net_metrics);
+        let tls = server_tls(&config.certificates)?;
         let control_parts = Parts {
+            registry: parts::registry(&edge, &store, &purges, &origins, &net_metrics),
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
+            purges,
             origins: origins.clone(),
             connections: connections.clone(),
             clock,
-            registry,
             store_path: config.store_path.clone(),
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
         edge.let_debug(control.debug_right());
-        let admin_tls = admin_tls(&config)?;
+        let admin_tls = server_tls(config.admin.certificate.as_slice())?;
         let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
         let scrapers = config
             .metrics
             .map(|address| listener(control.scrapers(), &config, &ListenConfig::plain(address), None));
-        let data = Server::new(edge, config.limits.clone(), bound, tls, connections, net_metrics, workers);
+        let handler = Data { edge, control: control.clone() };
+        let data = Server::new(handler, config.limits.clone(), bound, tls, connections, net_metrics, workers);
         Ok(Self {
             data,
             addresses,
@@ -286,7 +286,7 @@ impl Node {
 
 fn spawn_worker(
     worker: usize,
-    server: Arc<Server<Arc<Edge>>>,
+    server: Arc<Server<Data>>,
     phase: watch::Receiver<Phase>,
     died: mpsc::Sender<usize>,
 ) -> io::Result<JoinHandle<()>> {
@@ -329,10 +329,11 @@ fn listener(
     Ok(Listener { server, address, tls: listen.tls })
 }
 
-fn admin_tls(config: &Config) -> Result<Option<Arc<rustls::ServerConfig>>, TlsError> {
-    let Some(files) = &config.admin.certificate else { return Ok(None) };
-    let certificates = net::load_certificates(std::slice::from_ref(files))?;
-    net::server_config(&certificates).map(Some)
+fn server_tls(files: &[net::CertificateFiles]) -> Result<Option<Arc<rustls::ServerConfig>>, TlsError> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    net::server_config(&net::load_certificates(files)?).map(Some)
 }
 
 async fn sweep(origins: Vec<Arc<Origin>>) {

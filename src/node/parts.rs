@@ -15,7 +15,7 @@ use crate::edge::config::Fills;
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
 use crate::origin::{Origin, OriginMetrics};
-use crate::purge::{self, Purges};
+use crate::purge::{self, PurgeMetrics, Purges};
 use crate::store::{self, Store};
 use crate::telemetry::Clock;
 
@@ -106,6 +106,7 @@ pub(super) fn open_purges(store: &store::Config, clock: Clock) -> Result<Arc<Pur
 pub(super) fn registry(
     edge: &Arc<Edge>,
     store: &Arc<Store>,
+    purges: &Arc<Purges>,
     origins: &[Arc<Origin>],
     net: &Arc<NetMetrics>,
 ) -> Registry {
@@ -116,6 +117,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(WorkerMetrics));
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
+    larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));

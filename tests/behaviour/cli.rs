@@ -164,7 +164,7 @@ fn completions_are_made_for_each_shell() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["demo", "serve", "check", "schema", "status", "inspect", "completions"] {
+    for command in ["demo", "serve", "check", "schema", "status", "purge", "inspect", "completions"] {
         let output = run(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         let help = text(&output);
@@ -212,4 +212,69 @@ fn a_client_command_says_why_it_failed() {
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{}", text(&output));
     }
+}
+
+#[test]
+fn purge_purges_and_tells_what_was_purged() {
+    let origin = Origin::with("/a", &[FRESH[0], ("Surrogate-Key", "t")], "a");
+    let node = node(&origin).start();
+    let url = format!("http://{}", node.admin());
+    let token = node.token_file();
+    let found = ["--node", &url, "--token-file", token.to_str().expect("UTF-8")];
+    let ask = |command: &[&str]| run(&[command, &found].concat());
+    let mut ids = Vec::new();
+    for selector in [
+        &["http://test.example/a"][..],
+        &["--prefix", "test.example/"],
+        &["--tag", "t", "--tag", "u", "--note", "spring sale"],
+        &["--host", "test.example", "--site", "test"],
+        &["--all", "--yes"],
+    ] {
+        node.await_hit("/a");
+        let made = json(&ask(&[&["purge", "--json"], selector].concat()));
+        ids.push(made["id"].as_str().expect("an id").to_owned());
+        node.get("/a").assert_fwd("uri-miss");
+    }
+    node.await_hit("/a");
+    let soft = ask(&["purge", "http://test.example/a", "--soft"]);
+    assert_eq!(soft.status.code(), Some(0), "{}", text(&soft));
+    assert!(text(&soft).contains("softly"), "{}", text(&soft));
+    node.get("/a").assert_fwd("stale");
+
+    let listed = json(&ask(&["purge", "list", "--json"]));
+    let listed = listed["items"].as_array().expect("items");
+    assert_eq!(listed.len(), 6);
+    assert!(listed.iter().all(|item| item["source"] == "cli"), "{listed:?}");
+    let lines = text(&ask(&["purge", "list"]));
+    assert!(ids.iter().all(|id| lines.contains(id)) && lines.contains("spring sale"), "{lines}");
+    let shown = text(&ask(&["purge", "show", &ids[2]]));
+    assert!(shown.contains("tag t") && shown.contains("tag u"), "{shown}");
+    assert!(text(&ask(&["status"])).contains("6 in the log"));
+    assert_eq!(ask(&["purge", "show", "nonsense"]).status.code(), Some(1));
+}
+
+#[test]
+fn purge_names_each_wrong_entry_and_does_nothing() {
+    let origin = Origin::with("/a", FRESH, "a");
+    let node = node(&origin).start();
+    node.await_hit("/a");
+    let url = format!("http://{}", node.admin());
+    let token = node.token_file();
+    let found = ["--node", &url, "--token-file", token.to_str().expect("UTF-8")];
+    let ask = |command: &[&str]| run(&[command, &found].concat());
+    let output = ask(&["purge", "http://test.example/a", "test.example/a"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("#/urls/1"), "{}", text(&output));
+    for usage in [
+        &["purge"] as &[_],
+        &["purge", "--all"],
+        &["purge", "--all", "--yes", "http://test.example/a"],
+        &["purge", "--dry-run", "http://test.example/a"],
+        &["purge", "list", "--soft"],
+    ] {
+        let output = ask(usage);
+        assert_eq!(output.status.code(), Some(2), "{usage:?}: {}", text(&output));
+        assert!(!output.stderr.is_empty(), "{usage:?}");
+    }
+    node.get("/a").assert_hit();
 }

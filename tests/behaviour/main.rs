@@ -51,6 +51,8 @@ mod parts;
 mod post;
 mod protocols;
 mod proxy_protocol;
+mod purge;
+mod purge_method;
 mod range;
 mod request_control;
 mod resume;

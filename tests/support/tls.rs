@@ -9,8 +9,6 @@ use rustls::crypto::aws_lc_rs;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-use super::temp::TempDir;
-
 /// Files of a certificate, chain included, and of its key.
 pub struct Issued {
     pub cert: PathBuf,
@@ -77,7 +75,7 @@ impl Default for Ca {
 
 #[test]
 fn an_issued_certificate_is_written_as_pem() {
-    let dir = TempDir::new();
+    let dir = super::temp::TempDir::new();
     let issued = Ca::new().issue(&["a.example"], dir.path());
     let cert = std::fs::read_to_string(&issued.cert).expect("the file");
     assert!(cert.starts_with("-----BEGIN CERTIFICATE-----"));

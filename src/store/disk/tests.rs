@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::io::{Disk, Memory};
+use super::io::Disk;
 use super::sim::{Operation, SimDisk};
 use super::*;
 use crate::object::{Body, Charge, Growing, Head, Object, Reader};
@@ -79,11 +79,6 @@ struct Rig {
 impl Rig {
     fn open(disk: &SimDisk, bytes: u64) -> std::io::Result<Self> {
         Self::open_on(disk.clone(), Arc::new(disk.clone()), &config(bytes), 8 * MIB)
-    }
-
-    fn in_memory(memory: u64) -> Self {
-        let config = DiskConfig { path: None, ..config(0) };
-        Self::open_on(SimDisk::new(0), Arc::new(Memory::default()), &config, memory).unwrap()
     }
 
     fn open_on(

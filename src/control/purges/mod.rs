@@ -1,0 +1,187 @@
+//! `/v1/purges`: purging, and the log of purges.
+
+mod method;
+mod order;
+mod show;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Control;
+use super::auth::TokenConfig;
+use super::problem::Problem;
+use crate::net::ConnInfo;
+use crate::purge::{Purge, PurgeError, Request, Source};
+
+/// Of a request's body.
+const MAX_BODY_BYTES: usize = 1 << 20;
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+/// Entries of a purge that a list shows.
+const LISTED_SELECTORS: usize = 10;
+/// How the command line of this program names itself.
+pub(crate) const CLI_AGENT: &str = concat!("larder-cli/", env!("CARGO_PKG_VERSION"));
+
+/// `POST /v1/purges`
+pub(super) async fn create(
+    State(control): State<Arc<Control>>,
+    Extension(conn): Extension<Arc<ConnInfo>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let token = control.tokens.authorize(&headers, &conn, "purge", control.parts.clock.now())?;
+    let body = read(&headers, body).await?;
+    let order = order::parse(&body)?;
+    let (site, selectors) = order.resolve(&token, &control.parts.edge)?;
+    let is_cli =
+        headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes() == CLI_AGENT.as_bytes());
+    let request = Request {
+        site: site.as_deref().map(Into::into),
+        selectors,
+        soft: order.soft,
+        note: order.note.map(Into::into),
+        who: token.name.as_str().into(),
+        from: Some(conn.peer.ip().to_canonical()),
+        source: if is_cli { Source::Cli } else { Source::Api },
+    };
+    let purge = control.purge(request).await?;
+    let mut answer = show::summary(&purge);
+    answer["nodes"] = show::nodes(&purge, &control.parts.name);
+    let location = location(&purge).map(|location| [(header::LOCATION, location)]);
+    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+impl Page {
+    fn read(&self) -> Result<(usize, Option<u64>), Problem> {
+        let bad = |name: &str, detail: &str| {
+            Problem::new(StatusCode::BAD_REQUEST, "bad-page", format!("{name}: {detail}")).at(name, detail)
+        };
+        let limit = self.limit.as_ref().map_or(Ok(DEFAULT_LIMIT), |text| text.parse());
+        let limit = limit.ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+        let limit =
+            limit.ok_or_else(|| bad("limit", &format!("a number from 1 to {MAX_LIMIT} is needed")))?;
+        let after = self.after.as_ref().map(|text| text.parse()).transpose();
+        Ok((limit, after.map_err(|_| bad("after", "take it from `next` of the page before"))?))
+    }
+}
+
+/// `GET /v1/purges`, the newest first.
+pub(super) async fn list(
+    State(control): State<Arc<Control>>,
+    Extension(conn): Extension<Arc<ConnInfo>>,
+    Query(page): Query<Page>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let token = control.reader(&headers, &conn)?;
+    let (limit, mut after) = page.read()?;
+    let mut items = Vec::new();
+    let next = loop {
+        let page = control.parts.purges.list(after, limit);
+        let is_last = page.len() < limit;
+        for purge in page {
+            if items.len() == limit {
+                break;
+            }
+            after = Some(purge.seq);
+            if may_see(&token, &purge) {
+                items.push(show::purge(&purge, LISTED_SELECTORS));
+            }
+        }
+        if items.len() == limit || is_last {
+            let has_more = !control.parts.purges.list(after, 1).is_empty();
+            break after.filter(|_| has_more).map(|seq| seq.to_string());
+        }
+    };
+    Ok(Json(json!({ "items": items, "next": next })))
+}
+
+/// `GET /v1/purges/{id}`
+pub(super) async fn show(
+    State(control): State<Arc<Control>>,
+    Extension(conn): Extension<Arc<ConnInfo>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let token = control.reader(&headers, &conn)?;
+    let purge = control.parts.purges.get(&id).filter(|purge| may_see(&token, purge)).ok_or_else(|| {
+        let detail = format!("there is no purge {id:?}, or it is too long ago");
+        Problem::new(StatusCode::NOT_FOUND, "no-such-purge", detail)
+    })?;
+    let mut answer = show::purge(&purge, usize::MAX);
+    answer["nodes"] = show::nodes(&purge, &control.parts.name);
+    Ok(Json(answer))
+}
+
+impl Control {
+    /// Purges, or says what is wrong.
+    pub(super) async fn purge(&self, request: Request) -> Result<Arc<Purge>, Problem> {
+        self.parts.purges.purge(request).await.map_err(|error| {
+            let detail = error.to_string();
+            match error {
+                PurgeError::Request(_) => Problem::new(StatusCode::BAD_REQUEST, "bad-purge", detail),
+                PurgeError::NotDurable(purge) => {
+                    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "purge-not-durable", detail);
+                    match location(&purge) {
+                        Some(location) => problem.with(header::LOCATION, location),
+                        None => problem,
+                    }
+                }
+                PurgeError::Closed => Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "closing",
+                    "the node ends; purge again when it is back",
+                ),
+            }
+        })
+    }
+
+    /// Who purges may look at purges too.
+    fn reader(&self, headers: &HeaderMap, conn: &ConnInfo) -> Result<Arc<TokenConfig>, Problem> {
+        let token = self.tokens.authenticate(headers, conn, self.parts.clock.now())?;
+        if !token.allows("purge") {
+            token.check_scope("read")?;
+        }
+        Ok(token)
+    }
+}
+
+/// What concerns all sites is for tokens of all sites.
+fn may_see(token: &TokenConfig, purge: &Purge) -> bool {
+    purge.request.site.as_deref().map_or(token.sites.is_empty(), |site| token.covers(site))
+}
+
+fn location(purge: &Purge) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("/v1/purges/{}", purge.id)).ok()
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("a purge has at most {MAX_BODY_BYTES} bytes; send several");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+    };
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+        let source = std::error::Error::source(&error);
+        if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
+            return too_large();
+        }
+        Problem::new(StatusCode::BAD_REQUEST, "bad-body", "the request's body broke off")
+    })
+}
