@@ -268,8 +268,9 @@ async fn a_segment_that_says_what_was_removed_does_not_go_before_the_one_it_was_
     let folder = Folder::new("removed");
     let store = folder.open();
     let removed = write(&store, 1, 100);
-    // These stay alive in the first segment.
+    // These stay alive in the first segment, and the second one begins.
     (100..125).for_each(|n| drop(write(&store, n, 40_000)));
+    (0..3).for_each(|_| drop(write(&store, 2, 40_000)));
     store.remove(&removed);
     // The segment with the removal is dead soon.
     (0..60).for_each(|_| drop(write(&store, 2, 40_000)));
@@ -279,6 +280,7 @@ async fn a_segment_that_says_what_was_removed_does_not_go_before_the_one_it_was_
     assert!(stats.counters.evicted_segments > 0, "{stats:?}");
     drop(store);
     let store = folder.open();
+    assert!(store.load(&key(100)).await.is_some(), "the first segment is there");
     assert!(store.load(&key(1)).await.is_none(), "it is back");
 }
 

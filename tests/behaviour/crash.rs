@@ -231,7 +231,9 @@ fn what_was_replaced_stays_so_although_a_slow_client_still_reads_it() {
     let origin = Origin::start();
     let (old, new) = (respond(200, FRESH, pattern(LENGTH, 1)), respond(200, FRESH, pattern(1_000, 2)));
     origin.sequence("/page", vec![old, new]);
-    origin.on("/other/*", |_| respond(200, FRESH, pattern(900_000, 3)));
+    for path in ["/between/*", "/other/*"] {
+        origin.on(path, |_| respond(200, FRESH, pattern(900_000, 3)));
+    }
     let store = "segment = \"1MiB\"\nmax_object = \"16MiB\"";
     let builder = node(&origin).cache("honor_request_cache_control = true").memory("16MiB");
     let node = builder.disk("64MiB").store(store).start();
@@ -243,6 +245,10 @@ fn what_was_replaced_stays_so_although_a_slow_client_still_reads_it() {
     let mut slow = Client::on(socket.into()).expect("a client");
     slow.send(&get("/page").bytes());
     slow.try_head().expect("a head").assert_hit();
+    // What replaces it comes into another segment.
+    for n in 0..3 {
+        node.get(&format!("/between/{n}")).assert_status(200);
+    }
     let renewed = get("/page").with("Cache-Control", "no-cache").to(&node);
     renewed.assert_body(pattern(1_000, 2));
     for n in 0..150 {

@@ -1,7 +1,8 @@
 //! Larder seen from outside: the real program, real sockets, and an origin that does as it is told.
 //!
 //! One module a behaviour. `LARDER_BIN` names another binary than cargo's; `LARDER_SOAK_SECS` and
-//! `LARDER_IDLE_CONNECTIONS` make the heavy tests longer and larger.
+//! `LARDER_IDLE_CONNECTIONS`, `LARDER_CRASH_ROUNDS`
+//! and `LARDER_DAMAGE_TRIALS` make the heavy tests longer and larger.
 
 // A test binary has no API: `pub` means "for the other modules", and their docs are not published.
 #![allow(missing_docs, unreachable_pub)]
