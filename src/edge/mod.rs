@@ -38,6 +38,8 @@ mod malformed;
 mod metrics;
 mod miss;
 mod misses;
+#[cfg(test)]
+mod model;
 mod part;
 mod post;
 mod record;
