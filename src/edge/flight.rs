@@ -7,7 +7,7 @@
 //! stored keeps only what a follower still needs: its fetch waits for the slowest, for a while, then
 //! leaves behind who is more than a window behind the fastest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -85,6 +85,9 @@ struct State {
     is_windowed: bool,
     readers: Vec<Slot>,
     free: Vec<usize>,
+    /// How many readers are where; there are few places, since all read the same chunks.
+    positions: BTreeMap<u64, usize>,
+    /// Waits for room in the window.
     leader: Option<Waker>,
 }
 
@@ -162,23 +165,21 @@ impl Flight {
     /// follows any more.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.state.lock();
-        match state.slowest() {
-            None => Poll::Ready(false),
-            Some(slowest) if state.received.saturating_sub(slowest) < WINDOW_BYTES => Poll::Ready(true),
-            Some(_) => {
-                state.leader = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if state.has_room() {
+            return Poll::Ready(state.slowest().is_some());
         }
+        state.leader = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Leaves behind who is more than a window behind the fastest.
     pub(super) fn leave_laggards_behind(&self) {
         self.change(|state| {
-            let fastest = state.readers.iter().filter_map(|slot| slot.position).max().unwrap_or(0);
+            let fastest = state.positions.last_key_value().map_or(0, |(position, _)| *position);
             let fastest = fastest.min(state.received);
-            for slot in &mut state.readers {
-                slot.position = slot.position.filter(|position| position + WINDOW_BYTES > fastest);
+            for index in 0..state.readers.len() {
+                let position = state.readers[index].position;
+                state.place(index, position.filter(|position| position + WINDOW_BYTES > fastest));
             }
             state.drop_what_all_have();
         });
@@ -196,24 +197,44 @@ impl Flight {
 
     fn reader(self: &Arc<Self>, position: u64) -> Reader {
         let mut state = self.state.lock();
-        let slot = Slot { waker: None, position: Some(position) };
-        let index = match state.free.pop() {
-            Some(index) => {
-                state.readers[index] = slot;
-                index
-            }
-            None => {
-                state.readers.push(slot);
-                state.readers.len() - 1
-            }
-        };
+        let index = state.free.pop().unwrap_or_else(|| {
+            state.readers.push(Slot::default());
+            state.readers.len() - 1
+        });
+        state.place(index, Some(position));
         Reader { flight: self.clone(), index }
     }
 }
 
 impl State {
     fn slowest(&self) -> Option<u64> {
-        self.readers.iter().filter_map(|slot| slot.position).min()
+        self.positions.first_key_value().map(|(position, _)| *position)
+    }
+
+    /// Whether the fetch of a windowed fill may go on: nobody is there, or nobody far behind.
+    fn has_room(&self) -> bool {
+        self.slowest().is_none_or(|slowest| self.received.saturating_sub(slowest) < WINDOW_BYTES)
+    }
+
+    /// Notes what a reader needs from now on.
+    fn place(&mut self, index: usize, position: Option<u64>) {
+        let old = std::mem::replace(&mut self.readers[index].position, position);
+        if let Some(position) = position {
+            *self.positions.entry(position).or_default() += 1;
+        }
+        if let Some(old) = old
+            && let Some(count) = self.positions.get_mut(&old)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.positions.remove(&old);
+            }
+        }
+    }
+
+    /// The fetch that waits, when there is room for it now.
+    fn leader_with_room(&mut self) -> Option<Waker> {
+        if self.has_room() { self.leader.take() } else { None }
     }
 
     fn drop_what_all_have(&mut self) {
@@ -256,9 +277,10 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let leader = {
             let mut state = self.flight.state.lock();
-            state.readers[self.index] = Slot::default();
+            state.place(self.index, None);
+            state.readers[self.index].waker = None;
             state.free.push(self.index);
-            state.leader.take()
+            state.leader_with_room()
         };
         if let Some(leader) = leader {
             leader.wake();
@@ -289,10 +311,11 @@ impl Follower {
     /// Notes what was read, and wakes a fetch that waits for that.
     fn advance(&mut self, mut state: MutexGuard<'_, State>, bytes: usize) {
         self.next += bytes as u64;
-        let slot = &mut state.readers[self.reader.index];
-        slot.position = slot.position.map(|_| self.next);
+        let index = self.reader.index;
+        let position = state.readers[index].position.map(|_| self.next);
+        state.place(index, position);
         state.drop_what_all_have();
-        let leader = state.leader.take();
+        let leader = state.leader_with_room();
         drop(state);
         if let Some(leader) = leader {
             leader.wake();
