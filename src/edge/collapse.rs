@@ -102,8 +102,7 @@ impl Collapse {
         request: &http::HeaderMap,
         found: impl FnOnce() -> Option<T>,
     ) -> Result<Join, T> {
-        let vary = self.hints.lock().peek(&key).and_then(|hint| hint.vary.clone());
-        let key: FlightKey = (key, vary.map(|rule| rule.key(request)));
+        let key = self.flight_key(key, request);
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&key) {
             return Ok(Join::Follow(flight.clone()));
@@ -114,6 +113,17 @@ impl Collapse {
         let flight = Arc::new(Flight::default());
         flights.insert(key.clone(), flight.clone());
         Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)) }))
+    }
+
+    /// The flight of a key that is under way, for who would not lead one.
+    pub(super) fn flight(&self, key: KeyHash, request: &http::HeaderMap) -> Option<Arc<Flight>> {
+        let key = self.flight_key(key, request);
+        self.flights.lock().get(&key).cloned()
+    }
+
+    fn flight_key(&self, key: KeyHash, request: &http::HeaderMap) -> FlightKey {
+        let vary = self.hints.lock().peek(&key).and_then(|hint| hint.vary.clone());
+        (key, vary.map(|rule| rule.key(request)))
     }
 
     /// Whether the answers under a key could not be shared lately.

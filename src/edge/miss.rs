@@ -164,7 +164,7 @@ impl Edge {
     }
 
     /// What a flight came to, for one of its requests; `None`: nothing, try again.
-    async fn land(
+    pub(super) async fn land(
         self: &Arc<Self>,
         asked: &Fetched<'_>,
         flight: &Arc<Flight>,
@@ -392,9 +392,9 @@ impl Edge {
 
 /// What a request asked a flight for.
 #[derive(Clone, Copy)]
-struct Fetched<'a> {
-    admitted: &'a Arc<Admitted>,
-    parts: &'a Parts,
-    fwd: Fwd,
-    is_leader: bool,
+pub(super) struct Fetched<'a> {
+    pub(super) admitted: &'a Arc<Admitted>,
+    pub(super) parts: &'a Parts,
+    pub(super) fwd: Fwd,
+    pub(super) is_leader: bool,
 }

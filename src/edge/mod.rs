@@ -31,6 +31,7 @@ mod fills;
 mod flight;
 mod forward;
 mod framing;
+mod head;
 mod inspect;
 mod interim;
 mod lookup;
@@ -264,10 +265,7 @@ impl Edge {
             }
             Step::Load => self.fetch(&admitted, parts, None, Fwd::UriMiss).await,
             Step::Pass(fwd) => self.forward(&admitted, parts, body, fwd).await,
-            Step::Head(base) => match self.count_miss(&admitted) {
-                Ok(()) => self.head(&admitted, parts, base).await,
-                Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
-            },
+            Step::Head(base) => self.head_of(&admitted, parts, base).await,
             Step::Hit(object) => (Outcome::Hit, self.hit(&admitted, parts, &object, self.clock.now())),
             Step::HitStale(object) => {
                 let detail = "stale-revalidating";

@@ -4,7 +4,7 @@ use crate::support::client::Client;
 use crate::support::node::node;
 use crate::support::origin::{FRESH, Origin, Step, respond};
 use crate::support::process::open_files_limit;
-use crate::support::request::get;
+use crate::support::request::{get, head};
 use crate::support::response::Response;
 use crate::support::{Gate, OpenOnDrop, assert_same_bytes, eventually, heavy, pattern};
 
@@ -182,4 +182,73 @@ fn a_thousand_clients_on_what_is_not_shared_are_at_the_origin_together() {
         client.response("GET").assert_status(200).assert_body("a");
     }
     assert_eq!(origin.count("/a"), MANY);
+}
+
+#[test]
+fn head_conditions_and_ranges_follow_as_any_other() {
+    let body = pattern(100_000, 8);
+    let (origin, gate) = (Origin::start(), Gate::new());
+    let (held, sent) = (gate.clone(), body.clone());
+    origin.on("/a", move |_| {
+        let fields = [FRESH[0], ("ETag", "\"1\"")];
+        [vec![Step::Wait(held.clone())], respond(200, &fields, &sent)].concat()
+    });
+    let node = node(&origin).start();
+    let _open = OpenOnDrop(gate.clone());
+    let asks = [
+        (get("/a").with("Range", "bytes=5-9"), 206),
+        (get("/a"), 200),
+        (head("/a"), 200),
+        (get("/a").with("Range", "bytes=99990-"), 206),
+        (get("/a").with("If-None-Match", "\"1\""), 304),
+        (get("/a").with("If-None-Match", "\"2\""), 200),
+        (head("/a").with("If-None-Match", "\"1\""), 304),
+    ];
+    let mut clients: Vec<Client> = asks.iter().map(|_| Client::connect(node.http())).collect();
+    for (client, (ask, _)) in clients.iter_mut().zip(&asks) {
+        client.send(&ask.bytes());
+        // The first leads, with a fetch of the whole.
+        eventually("the origin is asked", || origin.begun("/a") == 1);
+    }
+    node.await_metric("larder_connections", asks.len() as f64);
+    gate.open();
+    for (client, (ask, status)) in clients.iter_mut().zip(&asks) {
+        let answer = client.response(&ask.method);
+        answer.assert_status(*status);
+        let expected = match (ask.method.as_str(), status, ask.fields.first()) {
+            ("HEAD", ..) | (_, 304, _) => &[][..],
+            (_, 206, Some((_, range))) if range == "bytes=5-9" => &body[5..10],
+            (_, 206, _) => &body[99_990..],
+            _ => &body[..],
+        };
+        assert_same_bytes(&answer.body, expected);
+    }
+    assert_eq!(
+        origin.seen("/a").len(),
+        1,
+        "{:?}",
+        origin.seen("/a").iter().map(|s| &s.method).collect::<Vec<_>>()
+    );
+}
+
+/// Threads that ask for the same URLs in the same order meet where one's fetch has just landed.
+#[test]
+fn what_has_landed_and_is_on_disk_only_is_not_fetched_again() {
+    const URLS: usize = 600;
+    let body = pattern(20_000, 9);
+    let origin = Origin::with("/*", FRESH, &body);
+    let node = node(&origin).memory("4MiB").disk("1GiB").start();
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let mut client = Client::connect(node.http());
+                for url in 0..URLS {
+                    let answer = client.exchange(&get(&format!("/{url}")));
+                    answer.assert_status(200);
+                    assert_same_bytes(&answer.body, &body);
+                }
+            });
+        }
+    });
+    assert_eq!(origin.total(), URLS);
 }
