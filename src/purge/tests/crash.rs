@@ -45,11 +45,14 @@ fn a_log_cut_anywhere_keeps_what_was_acknowledged_by_then() {
         let shorter = bytes[..cut].to_vec();
         let mut zeroed = shorter.clone();
         zeroed.resize(bytes.len() + 1000, 0);
-        for bytes in [shorter, zeroed] {
-            let disk = SimDisk::with(NAME, bytes);
+        for found in [shorter, zeroed] {
+            // A frame may end in zeros.
+            let is_there = |end: &&usize| found.get(..**end) == Some(&bytes[..**end]);
+            let whole = ends[1..=seqs.len()].iter().take_while(is_there).count();
+            let is_begun = is_there(&&ends[0]);
+            let disk = SimDisk::with(NAME, found);
             let purges = open(&disk);
-            let whole = ends[1..=seqs.len()].iter().filter(|end| **end <= cut).count();
-            if cut < ends[0] {
+            if !is_begun {
                 // Not even the beginning is there.
                 assert_eq!(check(&purges, "other", before), Verdict::Hard, "{cut}");
                 continue;
