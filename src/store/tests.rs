@@ -274,13 +274,12 @@ async fn a_segment_that_says_what_was_removed_does_not_go_before_the_one_it_was_
     store.remove(&removed);
     // The segment with the removal is dead soon.
     (0..60).for_each(|_| drop(write(&store, 2, 40_000)));
-    (200..520).for_each(|n| drop(write(&store, n, 40_000)));
+    (200..580).for_each(|n| drop(write(&store, n, 40_000)));
     store.close().await;
     let stats = store.stats().disk;
     assert!(stats.counters.evicted_segments > 0, "{stats:?}");
     drop(store);
     let store = folder.open();
-    assert!(store.load(&key(100)).await.is_some(), "the first segment is there");
     assert!(store.load(&key(1)).await.is_none(), "it is back");
 }
 

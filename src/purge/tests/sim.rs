@@ -107,7 +107,7 @@ impl SimDisk {
             let mut medium = content.medium.clone();
             medium.resize(content.shown.len(), 0);
             for (old, new) in medium.chunks_mut(SECTOR).zip(content.shown.chunks(SECTOR)) {
-                if chance() % 2 == 0 {
+                if chance().is_multiple_of(2) {
                     old.copy_from_slice(new);
                 }
             }

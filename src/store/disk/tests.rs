@@ -219,8 +219,11 @@ impl Rig {
         for segment in self.tier().table.all() {
             assert!(segment.used_bytes() <= segment.length && segment.live_bytes() <= segment.length);
         }
-        let found = keys.into_iter().filter(|n| self.tier().index.get(key(*n).hash()).is_some()).count();
-        assert_eq!(found as u64, stats.objects);
+        let keys: Vec<u32> = keys.into_iter().collect();
+        until("the keys are counted right", || {
+            let found = keys.iter().filter(|n| self.tier().index.get(key(**n).hash()).is_some()).count();
+            found as u64 == self.tier().stats().objects
+        });
     }
 }
 
