@@ -94,7 +94,7 @@ impl Case {
 
     /// The answer up to where it fails, piece by piece.
     fn pieces(self) -> Vec<String> {
-        let sent = BODY[..self.offset].as_bytes().chunks(PIECE).map(|piece| String::from_utf8_lossy(piece));
+        let sent = BODY.as_bytes()[..self.offset].chunks(PIECE).map(|piece| String::from_utf8_lossy(piece));
         let framed = sent.map(|piece| match self.framing {
             Framing::Chunked => format!("{:x}\r\n{piece}\r\n", piece.len()),
             Framing::Length | Framing::UntilClose => piece.into_owned(),
