@@ -114,3 +114,11 @@ fn a_fetch_that_trickles_for_too_long_is_given_up() {
     origin.fixed("/a", 200, FRESH, "whole");
     node.get("/a").assert_status(200).assert_body("whole");
 }
+
+#[test]
+fn no_fetch_at_all_is_no_limit_that_is_taken() {
+    let origin = Origin::start();
+    let refused = node(&origin).limits("fills = 0").run();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("fills"), "{refused:?}");
+}
