@@ -54,7 +54,8 @@ impl Writer {
         }
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
-            if shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity() || !self.begin() {
+            if shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity() || !self.begin()
+            {
                 return;
             }
         }

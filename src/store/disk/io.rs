@@ -137,11 +137,12 @@ impl Disk for Directory {
 
     fn open(&self, id: u32) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path_of(id);
-        let file = OpenOptions::new().read(true).write(true).open(&path).or_else(|error| match error.kind() {
-            // It is served all the same.
-            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => File::open(&path),
-            _ => Err(error),
-        })?;
+        let file =
+            OpenOptions::new().read(true).write(true).open(&path).or_else(|error| match error.kind() {
+                // It is served all the same.
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => File::open(&path),
+                _ => Err(error),
+            })?;
         Ok(Arc::new(SegmentFile::new(file)))
     }
 

@@ -311,8 +311,9 @@ impl Tier {
         let pending = self.pending_entry(key);
         let stored = self.index.get(key);
         // Once is enough, however often it is said.
-        let is_news = pending.iter().flat_map(|entry| entry.variants()).any(|object| !object.is_invalidated())
-            || stored.is_some_and(|found| !found.must_revalidate);
+        let is_news =
+            pending.iter().flat_map(|entry| entry.variants()).any(|object| !object.is_invalidated())
+                || stored.is_some_and(|found| !found.must_revalidate);
         if is_news {
             pending.iter().flat_map(|entry| entry.variants()).for_each(|object| object.invalidate());
             self.index.mark_must_revalidate(key);

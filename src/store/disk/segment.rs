@@ -150,7 +150,8 @@ impl Shared {
     /// Has the readers of the oldest segment that is given up end.
     pub(super) fn revoke_oldest(&self) {
         let files = self.files.lock();
-        let segments: Vec<_> = files.given_up.values().filter_map(|given_up| given_up.segment.upgrade()).collect();
+        let segments: Vec<_> =
+            files.given_up.values().filter_map(|given_up| given_up.segment.upgrade()).collect();
         // A segment that goes here takes the lock again.
         drop(files);
         let oldest = segments.iter().find(|segment| !segment.revoked.load(Relaxed));
