@@ -386,7 +386,7 @@ impl Entry {
         let version = self.version.load(Acquire);
         let is_inside = (self.start.load(Relaxed)..self.end.load(Relaxed)).contains(&address);
         fence(Acquire);
-        is_inside && version % 2 == 0 && version == self.version.load(Relaxed)
+        is_inside && version.is_multiple_of(2) && version == self.version.load(Relaxed)
     }
 
     fn slot_and_offset(&self, address: usize) -> (usize, usize) {

@@ -85,7 +85,7 @@ fn crash_everywhere(bytes: u64, steps: &[Step], step_by: usize, crashes: u64) {
 
 #[test]
 fn a_killed_process_leaves_the_newest_of_everything() {
-    kill_everywhere(8 * MIB, &small_workload(), stride(2));
+    kill_everywhere(8 * MIB, &small_workload(), stride(3));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_killed_process_that_evicted_leaves_nothing_outdated() {
 /// "Sealed means: data synced, then footer, then synced."
 #[test]
 fn a_loss_of_power_leaves_only_what_was_stored_once() {
-    crash_everywhere(8 * MIB, &small_workload(), stride(3), 2);
+    crash_everywhere(8 * MIB, &small_workload(), stride(4), 1);
 }
 
 #[test]
