@@ -86,7 +86,7 @@ pub(super) struct Writer {
     /// Until then nobody is waited for who reads what is given up.
     pub(super) impatient_until: Option<Instant>,
     /// Marks that could not be written. Each is of a key that had a record, and takes that out of use.
-    owed: Vec<(KeyHash, Kind)>,
+    pub(super) owed: Vec<(KeyHash, Kind)>,
     faults_seen: u64,
 }
 
@@ -310,45 +310,6 @@ impl Writer {
         let (segment, location) = self.frame(&frame, chunks)?;
         segment.account(frame.length() as i64);
         Ok((segment, Place { offset: location.offset + HEADER_BYTES as u32, length, sum }))
-    }
-
-    /// Writes down what becomes of a key's record, so that the next start knows; later if need be.
-    pub(super) fn mark(&mut self, key: KeyHash, kind: Kind) {
-        if self.tier.is_persistent() && !self.wrote_mark(key, kind) && !self.wrote_mark(key, kind) {
-            self.owed.push((key, kind));
-        }
-    }
-
-    fn wrote_mark(&mut self, key: KeyHash, kind: Kind) -> bool {
-        let version = self.tier.versions.next();
-        let sum = Sum::of(&[]);
-        let frame = Frame { kind, flags: 0, key, meta_bytes: 0, body_bytes: 0, version, sum };
-        self.frame(&frame, &[]).is_ok()
-    }
-
-    /// Writes the marks that are owed, unless a newer record has made up for them.
-    fn settle_debts(&mut self) {
-        if self.owed.is_empty() || self.tier.health.mode() == Mode::Off {
-            return;
-        }
-        while let Some((key, kind)) = self.owed.pop() {
-            let is_due = match kind {
-                Kind::MustRevalidate => self.tier.index.get(key).is_some_and(|found| found.must_revalidate),
-                _ => self.tier.index.get(key).is_none(),
-            };
-            if is_due && !self.wrote_mark(key, kind) {
-                return self.owed.push((key, kind));
-            }
-        }
-    }
-
-    /// Takes a key out of the index, for good.
-    fn take_out(&mut self, key: KeyHash) {
-        let old = self.tier.index.remove(key);
-        self.account_for(old);
-        if old.is_some() {
-            self.mark(key, Kind::Tombstone);
-        }
     }
 
     /// A frame that nothing refers to any more is dead.

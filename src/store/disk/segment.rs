@@ -4,174 +4,28 @@
 //! order of the log, so that no start finds a record without the later ones that replaced it. After the
 //! last reader it is unmapped on an I/O thread, and only then its bytes are free.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::files::Shared;
 use super::format::{self, Entry};
-use super::health::{Fault, Health};
-use super::io::{Disk, DiskFile};
-use super::pool::Pool;
+use super::health::Fault;
+use super::io::DiskFile;
 use crate::object::{Answer, Charge, Lost, Pages, Place, Sum};
-use crate::region::{self, Arena, Mapping};
+use crate::region::{self, Mapping};
 use crate::rules::key::KeyHash;
 use crate::rules::time::Millis;
 use crate::store::versions::Versions;
 
 /// What is read ahead behind a place that was asked for.
 const READ_AHEAD_BYTES: u64 = 1024 * 1024;
-/// Threads that read for those who must not wait.
-const READERS: usize = 4;
-
-/// What segments share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) pool: Pool,
-    /// One thread that syncs, unmaps and unlinks: reads never queue behind that, and names go in the
-    /// order in which segments are given up.
-    pub(super) chores: Pool,
-    pub(super) health: Arc<Health>,
-    pub(super) arena: Arc<Arena>,
-    files: Mutex<Files>,
-    freed: Condvar,
-}
-
-/// All segment files that exist, those that are given up and still there among them.
-#[derive(Debug, Default)]
-struct Files {
-    bytes: u64,
-    given_up: BTreeMap<u32, GivenUp>,
-}
-
-/// A segment that is no part of the store any more. It takes room as long as it has a name or readers.
-#[derive(Debug)]
-struct GivenUp {
-    segment: Weak<Segment>,
-    length: u64,
-    is_named: bool,
-    is_mapped: bool,
-    /// Whether somebody reads from it.
-    is_read: bool,
-}
-
-impl Files {
-    /// Notes what became of a segment that is given up; true: its room is free.
-    fn update(&mut self, id: u32, change: impl FnOnce(&mut GivenUp)) -> bool {
-        let Some(given_up) = self.given_up.get_mut(&id) else { return false };
-        change(given_up);
-        let is_free = !given_up.is_named && !given_up.is_mapped;
-        if is_free {
-            self.bytes -= given_up.length;
-            self.given_up.remove(&id);
-        }
-        is_free
-    }
-}
-
-impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, health: Arc<Health>, arena: Arc<Arena>) -> io::Result<Arc<Self>> {
-        let (pool, chores) = (Pool::start("io", READERS)?, Pool::start("chores", 1)?);
-        let (files, freed) = (Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { disk, pool, chores, health, arena, files, freed }))
-    }
-
-    /// Bytes of all segment files.
-    pub(super) fn file_bytes(&self) -> u64 {
-        self.files.lock().bytes
-    }
-
-    /// Bytes of those that are no part of the store any more: readers hold them, or their name is still
-    /// to be removed.
-    pub(super) fn given_up_bytes(&self) -> u64 {
-        self.files.lock().given_up.values().map(|given_up| given_up.length).sum()
-    }
-
-    /// Whether room is on its way: a segment that nobody reads any more is about to go.
-    pub(super) fn is_freeing(&self) -> bool {
-        self.files.lock().given_up.values().any(|given_up| !given_up.is_read)
-    }
-
-    /// Bytes of the segments that are part of the store.
-    pub(super) fn kept_bytes(&self) -> u64 {
-        let files = self.files.lock();
-        files.bytes - files.given_up.values().map(|given_up| given_up.length).sum::<u64>()
-    }
-
-    /// Waits until all files take no more than `bytes`, for so long at most; whether they do.
-    pub(super) fn wait_for_room(&self, bytes: u64, timeout: Duration) -> bool {
-        let mut files = self.files.lock();
-        !self.freed.wait_while_for(&mut files, |files| files.bytes > bytes, timeout).timed_out()
-    }
-
-    /// Has a file removed that never became a segment; it counts until it is gone.
-    pub(super) fn discard(self: &Arc<Self>, id: u32, length: u64) {
-        let given_up =
-            GivenUp { segment: Weak::new(), length, is_named: true, is_mapped: false, is_read: false };
-        let mut files = self.files.lock();
-        files.bytes += length;
-        files.given_up.insert(id, given_up);
-        drop(files);
-        self.unlink();
-    }
-
-    /// Removes the names of what is given up, the oldest first, on the thread for that. One that can't be
-    /// removed is tried again before any later one: else its records could come back at a start when the
-    /// later ones that replaced them are gone.
-    pub(super) fn unlink(self: &Arc<Self>) {
-        let shared = self.clone();
-        self.chores.run(move || {
-            while let Some(id) = shared.named() {
-                if let Err(error) = shared.disk.remove(id) {
-                    tracing::warn!(segment = id, %error, "an evicted segment's file can't be removed yet");
-                    return;
-                }
-                shared.update(id, |given_up| given_up.is_named = false);
-            }
-        });
-    }
-
-    /// The oldest that is given up and has its name yet.
-    fn named(&self) -> Option<u32> {
-        let files = self.files.lock();
-        files.given_up.iter().find(|(_, given_up)| given_up.is_named).map(|(id, _)| *id)
-    }
-
-    /// Whether a name waits for another attempt at removing it.
-    pub(super) fn has_names_left(&self) -> bool {
-        self.named().is_some()
-    }
-
-    fn update(&self, id: u32, change: impl FnOnce(&mut GivenUp)) {
-        if self.files.lock().update(id, change) {
-            self.freed.notify_all();
-        }
-    }
-
-    /// Has the readers of the oldest segment that is given up end.
-    pub(super) fn revoke_oldest(&self) {
-        let files = self.files.lock();
-        let segments: Vec<_> =
-            files.given_up.values().filter_map(|given_up| given_up.segment.upgrade()).collect();
-        // A segment that goes here takes the lock again.
-        drop(files);
-        let oldest = segments.iter().find(|segment| !segment.revoked.load(Relaxed));
-        if let Some(segment) = oldest {
-            tracing::warn!(
-                segment = segment.id,
-                "slow readers of an evicted segment are ended: its room is needed"
-            );
-            segment.revoked.store(true, Relaxed);
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -221,14 +75,14 @@ impl Drop for Lifeline {
         let (mapping, charge) = (self.mapping.take(), self.charge.take());
         if !self.is_given_up.load(Relaxed) {
             // The store closes, or the file never became a segment.
-            self.shared.files.lock().bytes -= self.length;
+            self.shared.count(-(self.length as i64));
             return;
         }
         let (shared, id) = (self.shared.clone(), self.id);
-        shared.update(id, |given_up| given_up.is_read = false);
+        shared.unread(id);
         self.shared.chores.run(move || {
             drop((mapping, charge));
-            shared.update(id, |given_up| given_up.is_mapped = false);
+            shared.unmapped(id);
         });
     }
 }
@@ -252,7 +106,7 @@ impl Segment {
         charge: Option<Charge>,
     ) -> io::Result<Arc<Self>> {
         let mapping = shared.arena.map(file.file(), length)?;
-        shared.files.lock().bytes += length;
+        shared.count(length as i64);
         let mapping = Arc::new(Lifeline {
             mapping: Some(mapping),
             id,
@@ -359,11 +213,12 @@ impl Segment {
     pub(super) fn give_up(self: Arc<Self>) {
         self.is_live.store(false, Relaxed);
         self.mapping.is_given_up.store(true, Relaxed);
-        let segment = Arc::downgrade(&self);
-        let given_up =
-            GivenUp { segment, length: self.length, is_named: true, is_mapped: true, is_read: true };
-        self.shared.files.lock().given_up.insert(self.id, given_up);
-        self.shared.unlink();
+        self.shared.give_up(&self);
+    }
+
+    /// Has its readers end; false: they were told already.
+    pub(super) fn revoke(&self) -> bool {
+        !self.revoked.swap(true, Relaxed)
     }
 
     /// Whether it was found to be shorter than it was made.

@@ -85,23 +85,23 @@ fn crash_everywhere(bytes: u64, steps: &[Step], step_by: usize, crashes: u64) {
 
 #[test]
 fn a_killed_process_leaves_the_newest_of_everything() {
-    kill_everywhere(8 * MIB, &small_workload(), 1);
+    kill_everywhere(8 * MIB, &small_workload(), stride(3));
 }
 
 #[test]
 fn a_killed_process_that_evicted_leaves_nothing_outdated() {
-    kill_everywhere(4 * MIB, &large_workload(), 3);
+    kill_everywhere(4 * MIB, &large_workload(), stride(11));
 }
 
 /// "Sealed means: data synced, then footer, then synced."
 #[test]
 fn a_loss_of_power_leaves_only_what_was_stored_once() {
-    crash_everywhere(8 * MIB, &small_workload(), 1, 2);
+    crash_everywhere(8 * MIB, &small_workload(), stride(4), 1);
 }
 
 #[test]
 fn a_loss_of_power_during_eviction_leaves_only_what_was_stored_once() {
-    crash_everywhere(4 * MIB, &large_workload(), 9, 1);
+    crash_everywhere(4 * MIB, &large_workload(), stride(13), 1);
 }
 
 /// A tombstone is younger than what it speaks of, and must not go before that.
