@@ -430,9 +430,9 @@ mod tests {
     #[test]
     fn selectors_that_can_hit_nothing_any_more_are_dropped() {
         let matcher = Matcher::new();
-        for seq in 1..=10_000 {
+        for seq in 1..=10_000_u64 {
             let tag = format!("t{}", seq % 5_000);
-            apply(&matcher, seq, 0, Selector::Tag(&tag), seq % 2 == 0);
+            apply(&matcher, seq, 0, Selector::Tag(&tag), seq.is_multiple_of(2));
         }
         let (selectors, bytes) = matcher.size();
         assert_eq!(selectors, 5_000);

@@ -175,7 +175,7 @@ fn a_closed_log_refuses_and_still_answers_checks() {
 }
 
 /// All at once, as a server's connections are.
-pub(super) async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
+async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
     let mut done: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
     std::future::poll_fn(|context| {
         for (future, done) in futures.iter_mut().zip(&mut done) {

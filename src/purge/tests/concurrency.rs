@@ -31,7 +31,7 @@ fn a_purge_that_returned_is_seen_by_every_check() {
                                 continue;
                             }
                             let verdict = check(purges, &format!("{thread}.{n}"), start);
-                            let is_seen = if n % 2 == 0 {
+                            let is_seen = if n.is_multiple_of(2) {
                                 matches!(verdict, Verdict::Soft { .. })
                             } else {
                                 verdict == Verdict::Hard
@@ -48,8 +48,8 @@ fn a_purge_that_returned_is_seen_by_every_check() {
             .map(|thread| {
                 let (purges, done) = (&purges, &done[thread as usize]);
                 scope.spawn(move || {
-                    for n in 1..=2_000 {
-                        let request = Request { soft: n % 2 == 0, ..tag(&format!("{thread}.{n}")) };
+                    for n in 1..=2_000_u64 {
+                        let request = Request { soft: n.is_multiple_of(2), ..tag(&format!("{thread}.{n}")) };
                         block_on(purges.purge(request)).unwrap();
                         done.store(n, Release);
                     }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::purge::format::{HEADER_BYTES, payload_bytes};
 use crate::purge::log::NAME;
@@ -179,19 +181,77 @@ fn after_a_loss_of_power_whatever_was_acknowledged_is_there() {
                 let (name, as_of) = (format!("{seed}.{round}.{i}"), purges.applied());
                 block_on(purges.purge(Request { note: Some("n".repeat(700).into()), ..tag(&name) })).unwrap();
                 acknowledged.push((name, as_of));
-                if chance() % 4 == 0 {
+                if chance().is_multiple_of(4) {
                     purges.compact(as_of).unwrap();
                     acknowledged.retain(|(_, noted)| *noted >= as_of);
                 }
             }
             // One that is written, or half of it, and not synced.
             disk.plan(|plan| plan.fail_syncs = true);
-            if chance() % 2 == 0 {
+            if chance().is_multiple_of(2) {
                 assert!(block_on(purges.purge(tag("unknown"))).is_err());
             }
             let power_lost = disk.crash(&mut chance);
             drop(purges);
             disk = power_lost;
+        }
+    }
+}
+
+#[test]
+fn a_log_that_can_not_be_read_purges_everything() {
+    let (disk, before, _) = written(4);
+    disk.plan(|plan| plan.fail_reads = true);
+    let purges = open(&disk);
+    assert!(purges.stats().damaged.is_some());
+    assert_eq!(check(&purges, "other", before), Verdict::Hard);
+    assert_eq!(check(&purges, "other", purges.applied()), Verdict::Kept);
+}
+
+#[test]
+fn a_log_that_can_not_be_written_opens_and_goes_on_when_it_can() {
+    let (disk, before, _) = written(1);
+    disk.plan(|plan| plan.fail_syncs = true);
+    let purges = open(&disk);
+    assert!(purges.stats().pending_bytes > 0);
+    assert_eq!(check(&purges, "t0", before), Verdict::Hard);
+    assert!(matches!(block_on(purges.purge(tag("a"))), Err(PurgeError::NotDurable(_))));
+    disk.plan(|plan| plan.fail_syncs = false);
+    let now = block_on(purges.purge(tag("b"))).unwrap().seq;
+    drop(purges);
+    let purges = open(&disk);
+    assert_eq!(purges.stats().damaged, None);
+    for name in ["t0", "a", "b"] {
+        assert_eq!(check(&purges, name, before), Verdict::Hard, "{name}");
+    }
+    assert_eq!(check(&purges, "a", now), Verdict::Kept);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_is_written_over_a_log_brings_no_purged_object_back(
+        at in 0.0..1.0_f64,
+        junk in prop_oneof![
+            prop::collection::vec(any::<u8>(), 1..400),
+            (1..400_usize).prop_map(|zeros| vec![0; zeros]),
+        ],
+    ) {
+        let (disk, before, seqs) = written(6);
+        let mut bytes = disk.read(NAME);
+        let ends = frame_ends(&bytes);
+        // Something of the last frames is left: a log that is cut off there can't be told from one that ends there.
+        let end = ends[ends.len() - 3];
+        let start = (at * end as f64) as usize;
+        let end = end.min(start + junk.len());
+        bytes[start..end].copy_from_slice(&junk[..end - start]);
+        match try_open(&SimDisk::with(NAME, bytes)) {
+            Err(error) => prop_assert!(matches!(error, OpenError::OtherFormat { .. })),
+            Ok(purges) => {
+                for i in 0..seqs.len() {
+                    prop_assert_eq!(check(&purges, &format!("t{i}"), before), Verdict::Hard);
+                }
+            }
         }
     }
 }

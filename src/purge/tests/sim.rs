@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) sync_takes: Duration,
     pub(super) fail_syncs: bool,
     pub(super) fail_writes: bool,
+    /// Behind the first page.
+    pub(super) fail_reads: bool,
     /// Nothing can be allocated, and nothing written that was not.
     pub(super) is_full: bool,
     pub(super) fail_directory: bool,
@@ -178,6 +180,9 @@ impl LogFile for SimFile {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.weather.lock().plan.fail_reads && offset + buf.len() as u64 > 4096 {
+            return Err(failed());
+        }
         let content = self.content.lock();
         if offset as usize + buf.len() > content.len {
             return Err(ErrorKind::UnexpectedEof.into());
