@@ -1,7 +1,7 @@
 //! The memory tier: sharded LRU lists with W-TinyLFU admission.
 //!
 //! Each shard has a small *window* that admits everything and a *main* list. What leaves the window
-//! enters the main list only if it is asked for more often a byte than what it would push out, so a
+//! enters the main list only if it is asked for more often than all that it would push out, so a
 //! scan passes through the window and leaves the hot set alone; the sketch ages, so yesterday's
 //! favourites do not lock out today's.
 //!
@@ -27,7 +27,7 @@ const WINDOW_DIVISOR: u64 = 20;
 /// Enough that workers seldom meet; a power of two.
 const SHARDS: usize = 16;
 /// What an average object is taken to weigh when the sketch is sized.
-const TYPICAL_OBJECT_BYTES: u64 = 4096;
+const TYPICAL_OBJECT_BYTES: u64 = 2048;
 
 /// The key is a cryptographic hash already; hashing it again would be waste.
 #[derive(Default)]
@@ -303,12 +303,11 @@ impl Shard {
             bytes += victim_node.weight;
             asked += u64::from(self.sketch.estimate(*victim));
         }
-        let candidate_asked = u64::from(self.sketch.estimate(key));
-        // Requests a byte, compared crosswise to stay in integers. Without victims here the other
-        // shards give way: an empty shard says nothing of what its newcomer is worth.
-        let earns =
-            u128::from(candidate_asked) * u128::from(bytes) > u128::from(asked) * u128::from(node.weight);
-        if victims > 0 && !earns {
+        // It has to be asked for more than all of them together. Requests a byte would let a small object
+        // that was asked for once push out a large one that is asked for often, and the room that is left
+        // over then takes whatever comes next. Without victims here the other shards give way: an empty
+        // shard says nothing of what its newcomer is worth.
+        if victims > 0 && u64::from(self.sketch.estimate(key)) <= asked {
             return 1;
         }
         for _ in 0..victims {

@@ -39,12 +39,11 @@ fn answer(seen: &Seen) -> Vec<Step> {
         "aged" => respond(200, &[DAY, ("Age", "1000")], SMALL),
         "renewed" if seen.has("if-none-match") => respond(304, &[("ETag", "\"v1\""), ("X-New", "yes")], ""),
         "renewed" => respond(200, &[("Cache-Control", "no-cache"), ("ETag", "\"v1\"")], SMALL),
-        "stale" if seen.has("if-none-match") => respond(503, &[], "down"),
+        "stale" | "strict" if seen.has("if-none-match") => respond(503, &[], "down"),
         "stale" => {
             let lifetime = ("Cache-Control", "max-age=0, stale-if-error=86400");
             respond(200, &[lifetime, ("ETag", "\"v1\"")], SMALL)
         }
-        "strict" if seen.has("if-none-match") => respond(503, &[], "down"),
         "strict" => {
             let lifetime = ("Cache-Control", "max-age=0, must-revalidate, stale-if-error=86400");
             respond(200, &[lifetime, ("ETag", "\"v1\"")], SMALL)

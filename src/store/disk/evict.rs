@@ -24,8 +24,9 @@ use crate::store::Entry;
 const STEP_KEYS: usize = 32;
 /// Of 100 bytes that fills write, so many more may be written again.
 const REINSERT_PERCENT: i64 = 25;
-/// An eviction begins when less than this share of the active segment is left.
-const AHEAD_DIVISOR: u64 = 4;
+/// An eviction begins when less than this share of the active segment is left: with room for what is
+/// written again, which evicts nothing itself.
+const AHEAD_DIVISOR: u64 = 2;
 /// Copied parts up to here become part of the new response frame.
 const INLINE_BYTES: u32 = 64 * 1024;
 /// A segment with less than this share of live bytes goes before older ones.

@@ -273,13 +273,18 @@ impl Writer {
         pieces.extend_from_slice(body);
         let (segment, location) = self.frame(&frame, &pieces)?;
         let must_revalidate = flags & FLAG_MUST_REVALIDATE != 0;
-        // What it was asked for before counts by half.
-        let asked = self.tier.index.get(key).map_or(0, |old| old.asked / 2);
+        let asked = self.asked_so_far(key);
         let found = Found { location, length: frame.length() as u32, asked, must_revalidate };
         let old = self.tier.index.insert(key, found);
         self.account_for(old);
         segment.account(frame.length() as i64);
         Ok((segment.id, location.offset + HEADER_BYTES as u32 + frame.meta_bytes))
+    }
+
+    /// Requests for what is stored under a key; being written again at eviction is worth one of them.
+    fn asked_so_far(&self, key: KeyHash) -> u8 {
+        let asked = self.tier.index.get(key).map_or(0, |old| old.asked);
+        asked.saturating_sub(u8::from(self.is_relocating))
     }
 
     fn part(&mut self, growing: &Growing, chunks: &[Bytes]) -> Result<(), NotWritten> {
