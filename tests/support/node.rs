@@ -332,6 +332,14 @@ impl Node {
         Client::connect(self.admin()).exchange(&request.clone().host(&self.admin().to_string()))
     }
 
+    /// The same of a node that may be gone, with the generated token.
+    pub fn try_admin_get(&self, target: &str) -> Option<Response> {
+        let request = get(target).with("Authorization", format!("Bearer {}", self.token()));
+        let mut client = Client::try_connect(self.admin()).ok()?;
+        client.try_send(&request.host(&self.admin().to_string()).bytes()).ok()?;
+        client.try_response("GET").ok()
+    }
+
     /// Asks the admin listener with the generated token.
     #[track_caller]
     pub fn admin_get(&self, target: &str) -> Response {

@@ -342,9 +342,17 @@ impl Tier {
     }
 
     fn note(&self, key: KeyHash, pending: Pending) -> u64 {
+        let mut all = self.pending.lock();
         let number = self.next_number.fetch_add(1, Relaxed);
-        self.pending.lock().insert(key, (number, pending));
+        all.insert(key, (number, pending));
         number
+    }
+
+    /// Up to which number everything is written.
+    fn written_changes(&self) -> u64 {
+        let pending = self.pending.lock();
+        let oldest = pending.values().map(|(number, _)| *number).min();
+        oldest.unwrap_or_else(|| self.next_number.load(Relaxed))
     }
 
     /// The writer has done an operation.
