@@ -73,7 +73,6 @@ impl From<Bad> for NotWritten {
     }
 }
 
-/// See the module.
 pub(super) struct Writer {
     pub(super) tier: Arc<Tier>,
     pub(super) active: Option<Active>,
