@@ -97,6 +97,18 @@ fn render(status: &Value) -> String {
     if pending > 0 {
         lines.push(format!("{:<13}{pending} bytes are in effect and not durable: the disk fails", ""));
     }
+    for job in status["warmups"]["jobs"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "warm job     {} {}   {} of {} URLs   {} failed   {}/s   {} s left",
+            text(&job["id"]),
+            text(&job["state"]),
+            number(&job["done"]),
+            number(&job["total"]),
+            number(&job["failed"]),
+            job["rate"],
+            number(&job["seconds_left"]),
+        ));
+    }
     for origin in status["origins"].as_array().into_iter().flatten() {
         for server in origin["servers"].as_array().into_iter().flatten() {
             let state = if server["up"].as_bool().unwrap_or(false) { "up" } else { "down" };
