@@ -88,7 +88,9 @@ enum Jobs {
         node: NodeArgs,
     },
     /// Show one job, and what came of its URLs
-    #[command(after_help = "Examples:\n  larder warm show 3-9a0c11de\n  larder warm show 3-9a0c11de --failed")]
+    #[command(
+        after_help = "Examples:\n  larder warm show 3-9a0c11de\n  larder warm show 3-9a0c11de --failed"
+    )]
     Show {
         /// As `larder warm list` shows it
         id: String,

@@ -241,9 +241,7 @@ impl Edge {
                 Ok(chunk) => bytes += chunk.len() as u64,
                 Err(error) => {
                     let reason = format!("the answer broke off after {bytes} bytes: {error}");
-                    return Warmed { bytes, ..warmed }
-                        .because(Warm::Failed, reason)
-                        .again(Duration::ZERO);
+                    return Warmed { bytes, ..warmed }.because(Warm::Failed, reason).again(Duration::ZERO);
                 }
             }
         }
@@ -264,7 +262,9 @@ impl Edge {
             _ if detail.is_none() && self.collapse.sliced(admitted.key.hash()).is_some() => warmed,
             _ => match detail {
                 Some(detail) => warmed.because(Warm::Uncacheable, explained(&detail)),
-                None => warmed.because(Warm::Failed, "it was stored, and is gone: the store has no room for it"),
+                None => {
+                    warmed.because(Warm::Failed, "it was stored, and is gone: the store has no room for it")
+                }
             },
         }
     }
@@ -294,10 +294,8 @@ async fn next_chunk(body: &mut Body) -> Option<Result<Bytes, BodyError>> {
 
 /// Statuses of which another try may make another one.
 fn is_transient(status: StatusCode) -> bool {
-    let is_busy = matches!(
-        status,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
-    );
+    let is_busy =
+        matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
     is_busy || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
 }
 

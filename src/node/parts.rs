@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use crate::config::{SiteConfig, TreatmentConfig};
-use crate::control::{ProcessMetrics, WarmMetrics, WorkerMetrics, Warmups};
+use crate::control::{ProcessMetrics, WarmMetrics, Warmups, WorkerMetrics};
 use crate::edge::config::Fills;
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;

@@ -71,3 +71,4 @@ mod trickle;
 mod truncation;
 mod unstored;
 mod vary;
+mod warm;

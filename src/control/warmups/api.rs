@@ -249,7 +249,8 @@ fn may_see(token: &TokenConfig, job: &Job) -> bool {
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
-    let too_large = || order::too_large(format!("a warm job has at most {MAX_BODY_BYTES} bytes; send several"));
+    let too_large =
+        || order::too_large(format!("a warm job has at most {MAX_BODY_BYTES} bytes; send several"));
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {

@@ -121,7 +121,14 @@ impl Warmups {
             let progress = job.progress.lock();
             let [failed, done] = [progress.count(job::Outcome::Failed), progress.done()];
             let by = progress.ended_by.as_ref().map(|(by, _)| by);
-            tracing::info!(job = job.spec.id, state = progress.state.as_str(), done, failed, ?by, "a warm job ended");
+            tracing::info!(
+                job = job.spec.id,
+                state = progress.state.as_str(),
+                done,
+                failed,
+                ?by,
+                "a warm job ended"
+            );
         }
         is_news
     }

@@ -87,7 +87,9 @@ pub(super) fn parse(body: &[u8]) -> Result<Order, Problem> {
         .map_err(|error| bad("the body is no warm job").at("#", error.to_string()))?;
     if order.urls.len() > MAX_ENTRIES {
         let found = order.urls.len();
-        return Err(too_large(format!("a warm job has at most {MAX_ENTRIES} entries, and this one has {found}")));
+        return Err(too_large(format!(
+            "a warm job has at most {MAX_ENTRIES} entries, and this one has {found}"
+        )));
     }
     if order.urls.is_empty() && order.sitemap.is_none() {
         let detail = "the warm job names nothing: urls or sitemap are needed";
@@ -119,14 +121,20 @@ impl Order {
         let headers = self.check_headers(&mut errors);
         let (rate, concurrency) = (self.rate.unwrap_or(RATE), self.concurrency.unwrap_or(CONCURRENCY));
         if !(MIN_RATE..=MAX_RATE).contains(&rate) {
-            errors.add("#/rate".into(), format!("requests a second, from {MIN_RATE} to {MAX_RATE}, are needed"));
+            errors.add(
+                "#/rate".into(),
+                format!("requests a second, from {MIN_RATE} to {MAX_RATE}, are needed"),
+            );
         }
         if !(1..=MAX_CONCURRENCY).contains(&concurrency) {
             errors.add("#/concurrency".into(), format!("a number from 1 to {MAX_CONCURRENCY} is needed"));
         }
         let hold = self.hold.as_deref().map(parse_hold);
         if let Some(None) = hold {
-            errors.add("#/hold".into(), "a duration such as \"30m\", \"12h\" or \"7d\", up to 30d, is needed".into());
+            errors.add(
+                "#/hold".into(),
+                "a duration such as \"30m\", \"12h\" or \"7d\", up to 30d, is needed".into(),
+            );
         }
         errors.none()?;
         let checked = Checked {
@@ -165,7 +173,9 @@ impl Order {
                 Some(encoding) => found.push(encoding),
                 None => errors.add(
                     format!("#/encodings/{index}"),
-                    format!("br, gzip, zstd or identity is needed, or what a client accepts, such as {BROWSERS:?}"),
+                    format!(
+                        "br, gzip, zstd or identity is needed, or what a client accepts, such as {BROWSERS:?}"
+                    ),
                 ),
             }
         }
@@ -229,7 +239,10 @@ impl<'a> Sites<'a> {
             return Err(format!("{url}: no site of the token {:?} has this host", self.token.name));
         }
         if self.site.is_some_and(|site| site != name) {
-            return Err(format!("it belongs to the site {name:?}, not to {:?}", self.site.unwrap_or_default()));
+            return Err(format!(
+                "it belongs to the site {name:?}, not to {:?}",
+                self.site.unwrap_or_default()
+            ));
         }
         if !self.found.iter().any(|found| found == name) {
             self.found.push(name.to_owned());
@@ -326,7 +339,9 @@ mod tests {
 
     #[test]
     fn encodings() {
-        for (text, sent) in [("br", "br"), ("identity", "identity"), ("gzip,deflate ,br", "gzip, deflate, br")] {
+        for (text, sent) in
+            [("br", "br"), ("identity", "identity"), ("gzip,deflate ,br", "gzip, deflate, br")]
+        {
             assert_eq!(parse_encoding(text).as_deref(), Some(sent));
         }
         for text in ["", "deflate", "brotli", "br, identity", "br,", "*"] {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::header;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -105,7 +105,8 @@ impl Warmups {
         let mut backoff = BACKOFF;
         for attempt in 1.. {
             let limited = tokio::time::timeout(REQUEST_TIMEOUT, self.request_once(job, n));
-            let warmed = limited.await.unwrap_or_else(|_| Warmed::failed("it took longer than an hour", None));
+            let warmed =
+                limited.await.unwrap_or_else(|_| Warmed::failed("it took longer than an hour", None));
             match warmed.retry_after {
                 Some(after) if attempt < ATTEMPTS => {
                     sleep(backoff.max(after)).await;

@@ -147,7 +147,9 @@ mod tests {
     #[test]
     fn urls_by_outcome_in_pages() {
         let all = Job::new(spec(5, &["br", "gzip"]));
-        for (n, outcome) in [(0, Outcome::Stored), (1, Outcome::Failed), (2, Outcome::Stored), (8, Outcome::Failed)] {
+        for (n, outcome) in
+            [(0, Outcome::Stored), (1, Outcome::Failed), (2, Outcome::Stored), (8, Outcome::Failed)]
+        {
             all.answered(n, reply(outcome));
         }
         let names = |rows: &Rows| rows.items.iter().map(|row| row["url"].clone()).collect::<Vec<_>>();

@@ -49,7 +49,8 @@ fn an_index_and_a_list() {
 #[test]
 fn what_is_no_sitemap_says_why() {
     let bomb = packed(format!("{HEAD}<urlset>{}</urlset>", " ".repeat(60 << 20)).as_bytes());
-    let own = "<!DOCTYPE urlset [<!ENTITY a \"http://a.example/\">]><urlset><url><loc>&a;</loc></url></urlset>";
+    let own =
+        "<!DOCTYPE urlset [<!ENTITY a \"http://a.example/\">]><urlset><url><loc>&a;</loc></url></urlset>";
     let mut many = String::from("<urlset>");
     for n in 0..=MAX_URLS {
         let _ = write!(many, "<url><loc>http://a.example/{n}</loc></url>");
