@@ -79,6 +79,11 @@ impl Control {
         self.is_ready.store(is_ready, Relaxed);
     }
 
+    /// Runs the warm jobs, for as long as the node runs.
+    pub fn warm(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.parts.warmups.clone().run()
+    }
+
     /// For the data path: whether a token may be told how a response of a site was found.
     pub fn debug_right(&self) -> impl Fn(&[u8], &str) -> bool + Send + Sync + 'static {
         let (tokens, clock) = (self.tokens.clone(), self.parts.clock);

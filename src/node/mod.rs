@@ -84,7 +84,6 @@ pub struct Node {
     scrapers: Option<Listener>,
     origins: Vec<Arc<Origin>>,
     store: Arc<Store>,
-    warmups: Arc<Warmups>,
     workers: usize,
     drain_timeout: Duration,
     drain_delay: Duration,
@@ -163,7 +162,7 @@ impl Node {
             edge: edge.clone(),
             store: store.clone(),
             purges,
-            warmups: warmups.clone(),
+            warmups,
             origins: origins.clone(),
             connections: connections.clone(),
             clock,
@@ -186,7 +185,6 @@ impl Node {
             scrapers: scrapers.transpose()?,
             origins,
             store,
-            warmups,
             workers,
             drain_timeout: config.drain_timeout,
             drain_delay: config.drain_delay,
@@ -224,7 +222,7 @@ impl Node {
                 tokio::spawn(listener.server.clone().run(0, always.clone()));
             }
             tokio::spawn(sweep(self.origins.clone()));
-            tokio::spawn(self.warmups.clone().run());
+            tokio::spawn(self.control.warm());
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");

@@ -72,3 +72,4 @@ mod truncation;
 mod unstored;
 mod vary;
 mod warm;
+mod warm_cli;

@@ -311,7 +311,8 @@ fn gzipped(text: &str) -> Vec<u8> {
 }
 
 fn url_set(urls: &[String]) -> String {
-    let urls: String = urls.iter().map(|url| format!("<url><loc>{url}</loc></url>")).collect();
+    let urls: Vec<String> = urls.iter().map(|url| format!("<url><loc>{url}</loc></url>")).collect();
+    let urls = urls.concat();
     format!(
         "<?xml version=\"1.0\"?><urlset xmlns=\"http://www.sitemaps.org/schemas/sitemap/0.9\">{urls}</urlset>"
     )

@@ -7,7 +7,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::job::{Event, Job, Spec};
+use super::job::Job;
+use super::record::{Event, Spec};
 
 /// Larger files are none of ours.
 const MAX_FILE_BYTES: u64 = 128 << 20;
@@ -95,7 +96,9 @@ fn read(path: &Path) -> io::Result<Job> {
     let job = Job::new(spec);
     for line in lines {
         let event = line.ok().and_then(|line| serde_json::from_str::<Event>(&line).ok());
-        event.into_iter().for_each(|event| job.replay(event));
+        if let Some(event) = event {
+            job.replay(event);
+        }
     }
     Ok(job)
 }
@@ -103,7 +106,7 @@ fn read(path: &Path) -> io::Result<Job> {
 #[cfg(test)]
 mod tests {
     use super::super::job::tests::{reply, spec};
-    use super::super::job::{Outcome, State};
+    use super::super::record::{Outcome, State};
     use super::*;
     use crate::rules::time::Millis;
 

@@ -9,7 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::Warmups;
-use super::job::Outcome;
+use super::record::Outcome;
 use crate::telemetry::{encode_cells, encode_gauge};
 
 /// URLs by outcome.

@@ -11,6 +11,7 @@ mod job;
 mod metrics;
 mod order;
 mod pace;
+mod record;
 mod run;
 mod show;
 mod sitemap;
@@ -26,9 +27,10 @@ use crate::rules::time::Millis;
 use crate::telemetry::Clock;
 pub(super) use api::{cancel, create, list, show, urls};
 use file::Files;
-use job::{By, Job, Spec, State};
+use job::{By, Job};
 use metrics::Counters;
 pub use metrics::WarmMetrics;
+use record::{Outcome, Spec, State};
 
 /// Jobs that are kept; the oldest that are over are forgotten.
 const MAX_JOBS: usize = 100;
@@ -119,7 +121,7 @@ impl Warmups {
         if is_news {
             self.write_down(job).await;
             let progress = job.progress.lock();
-            let [failed, done] = [progress.count(job::Outcome::Failed), progress.done()];
+            let [failed, done] = [progress.count(Outcome::Failed), progress.done()];
             let by = progress.ended_by.as_ref().map(|(by, _)| by);
             tracing::info!(
                 job = job.spec.id,

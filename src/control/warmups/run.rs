@@ -8,8 +8,9 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::job::{Job, Outcome, Reply, State};
+use super::job::Job;
 use super::pace::Pace;
+use super::record::{Outcome, Reply, State};
 use super::{MAX_RUNNING, Warmups};
 use crate::edge::{Warm, Warmed};
 

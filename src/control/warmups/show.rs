@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::job::{Job, Outcome, Progress, shown};
+use super::job::{Job, Progress, shown};
+use super::record::Outcome;
 use crate::rules::time::Millis;
 
 /// Rows of one page.

@@ -5,6 +5,7 @@
 mod crash;
 mod faults;
 mod formats;
+mod holds;
 mod invariants;
 mod races;
 
