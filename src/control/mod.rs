@@ -10,6 +10,7 @@ mod objects;
 mod problem;
 mod purges;
 mod status;
+mod warmups;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
 pub use handler::AdminHandler;
 pub use metrics::{ProcessMetrics, WorkerMetrics};
 pub(crate) use purges::CLI_AGENT;
+pub use warmups::{WarmMetrics, Warmups};
 
 use crate::edge::Edge;
 use crate::net::Connections;
@@ -43,6 +45,8 @@ pub struct Parts {
     pub store: Arc<Store>,
     /// The log of purges.
     pub purges: Arc<Purges>,
+    /// Warm jobs.
+    pub warmups: Arc<Warmups>,
     /// All origins.
     pub origins: Vec<Arc<Origin>>,
     /// The connections of the data listeners.
@@ -75,6 +79,11 @@ impl Control {
         self.is_ready.store(is_ready, Relaxed);
     }
 
+    /// Runs the warm jobs, for as long as the node runs.
+    pub fn warm(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.parts.warmups.clone().run()
+    }
+
     /// For the data path: whether a token may be told how a response of a site was found.
     pub fn debug_right(&self) -> impl Fn(&[u8], &str) -> bool + Send + Sync + 'static {
         let (tokens, clock) = (self.tokens.clone(), self.parts.clock);
@@ -89,6 +98,9 @@ impl Control {
             .route("/v1/objects", get(objects::objects))
             .route("/v1/purges", get(purges::list).post(purges::create))
             .route("/v1/purges/{id}", get(purges::show))
+            .route("/v1/warmups", get(warmups::list).post(warmups::create))
+            .route("/v1/warmups/{id}", get(warmups::show).delete(warmups::cancel))
+            .route("/v1/warmups/{id}/urls", get(warmups::urls))
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
         AdminHandler::new(api.with_state(self.clone()))

@@ -44,6 +44,7 @@ pub(super) async fn status(
         "access_log_dropped": parts.edge.access_log_dropped(),
         "store": describe_store(&store),
         "purges": describe_purges(&parts.purges.stats()),
+        "warmups": parts.warmups.status(),
         "sites": sites,
         "origins": describe_origins(&control),
     })))

@@ -24,6 +24,8 @@ pub(super) struct Admitted {
     route: Arc<Route>,
     pub(super) client: Client,
     pub(super) fields: Fields,
+    /// The node itself asks: no client is to be limited for it.
+    pub(super) is_own: bool,
 }
 
 /// Which of the fields that change an answer a request has: one look at its names instead of a search
@@ -72,6 +74,11 @@ impl Deref for Admitted {
 }
 
 impl Admitted {
+    /// A request of the node's own, for what a URL was found to be.
+    pub(super) fn own(route: Route, client: Client, headers: &HeaderMap) -> Self {
+        Self { route: Arc::new(route), client, fields: Fields::of(headers).0, is_own: true }
+    }
+
     /// The normalised host.
     pub(super) fn host(&self) -> &str {
         &self.key.canonical()[self.host_at..self.path_at]
@@ -144,7 +151,7 @@ impl Edge {
         }?;
         self.check_request(parts, fields, &route, &client)
             .map_err(|refusal| Refused::new(refusal, Some(&route.site), &client))?;
-        Ok(Admitted { route, client, fields })
+        Ok(Admitted { route, client, fields, is_own: false })
     }
 
     /// What the URL, the method and the configuration decide.

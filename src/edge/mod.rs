@@ -54,6 +54,7 @@ mod select;
 mod signed;
 mod sites;
 mod slices;
+mod warm;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -67,6 +68,7 @@ pub use answer::Answer;
 pub use body::{Body, BodyError};
 pub use inspect::{BadUrl, Located, Variant};
 pub use metrics::{EdgeMetrics, Outcome};
+pub use warm::{Warm, Warmed, Warming};
 
 use crate::net::{ConnInfo, Handler, RequestBody};
 use crate::object::Object;

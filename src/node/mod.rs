@@ -21,7 +21,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
-use crate::control::{AdminHandler, Control, Parts, TokenFileError};
+use crate::control::{AdminHandler, Control, Parts, TokenFileError, Warmups};
 use crate::edge::{self, Edge};
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
 use crate::origin::{Origin, SetupError};
@@ -146,6 +146,7 @@ impl Node {
         };
         let purges = parts::open_purges(&config.store, clock)?;
         let edge = Edge::new(edge_config, (store.clone(), purges.clone()), clock, access_log, workers);
+        let warmups = Warmups::open(edge.clone(), clock, config.store.disk.path.as_deref());
         let bound = net::bind(&config.listen, workers)?;
         let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();
         let connections = Connections::new(
@@ -156,11 +157,12 @@ impl Node {
         let net_metrics = NetMetrics::new(workers, &bound);
         let tls = server_tls(&config.certificates)?;
         let control_parts = Parts {
-            registry: parts::registry(&edge, &store, &purges, &origins, &net_metrics),
+            registry: parts::registry(&edge, &store, &purges, &warmups, &origins, &net_metrics),
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
             purges,
+            warmups,
             origins: origins.clone(),
             connections: connections.clone(),
             clock,
@@ -220,6 +222,7 @@ impl Node {
                 tokio::spawn(listener.server.clone().run(0, always.clone()));
             }
             tokio::spawn(sweep(self.origins.clone()));
+            tokio::spawn(self.control.warm());
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");

@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use crate::config::{SiteConfig, TreatmentConfig};
-use crate::control::{ProcessMetrics, WorkerMetrics};
+use crate::control::{ProcessMetrics, WarmMetrics, Warmups, WorkerMetrics};
 use crate::edge::config::Fills;
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
@@ -107,6 +107,7 @@ pub(super) fn registry(
     edge: &Arc<Edge>,
     store: &Arc<Store>,
     purges: &Arc<Purges>,
+    warmups: &Arc<Warmups>,
     origins: &[Arc<Origin>],
     net: &Arc<NetMetrics>,
 ) -> Registry {
@@ -118,6 +119,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
+    larder.register_collector(Box::new(WarmMetrics(warmups.clone())));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));

@@ -14,9 +14,11 @@ mod admission;
 mod budget;
 mod deposit;
 mod disk;
+mod holds;
 mod memory;
 mod metrics;
 mod versions;
+mod warm;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -32,6 +34,7 @@ pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
 pub use disk::{Admission, DiskConfig, DiskStats, Mode, OpenError};
 use versions::Versions;
+pub use warm::Wanted;
 
 /// `[store]`.
 #[derive(Clone, Debug)]
@@ -99,7 +102,8 @@ pub struct Store {
 impl Store {
     /// Opens the store; recovers what its directory holds.
     pub fn open(config: &Config, clock: Clock) -> Result<Arc<Self>, OpenError> {
-        let budget = Budget::new(config.memory_bytes, config.workers);
+        let is_persistent = config.disk.path.is_some();
+        let budget = Budget::new(config.memory_bytes, config.workers, is_persistent, clock);
         let versions = Arc::new(Versions::new(clock));
         let tier = Tier::open(&config.disk, budget.clone(), versions.clone(), clock)?;
         Ok(Arc::new(Self { budget, tier, versions, max_object_bytes: config.max_object_bytes }))

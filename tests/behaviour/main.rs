@@ -72,3 +72,5 @@ mod trickle;
 mod truncation;
 mod unstored;
 mod vary;
+mod warm;
+mod warm_cli;

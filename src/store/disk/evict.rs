@@ -57,12 +57,31 @@ impl Writer {
         }
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
-            let has_room = shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity();
-            if has_room || !self.is_next_due() || !self.begin() {
+            let has_room = shared.kept_bytes() + self.spare_bytes() <= self.tier.limits.capacity();
+            let is_due = !self.tier.holds.is_empty() || self.is_next_due();
+            if has_room || !is_due || !self.begin() {
                 return;
             }
         }
         self.step(STEP_KEYS);
+    }
+
+    /// What is kept free: the next segment, and where something is held, one more to write it again to.
+    fn spare_bytes(&self) -> u64 {
+        let segments = if self.tier.holds.is_empty() { 1 } else { 2 };
+        segments * self.tier.limits.segment
+    }
+
+    /// Where something is held, makes room for it and for the next segment before that is opened.
+    pub(super) fn evict_for_held(&mut self) {
+        // Half of the store is not held, so one round frees room.
+        for _ in 0..self.tier.table.all().len() {
+            let kept = self.tier.shared.kept_bytes();
+            let has_room = kept + self.spare_bytes() <= self.tier.limits.capacity();
+            if self.tier.holds.is_empty() || has_room || !self.evict_now() {
+                return;
+            }
+        }
     }
 
     /// Whether the next segment will be needed soon: what goes too early is missed.
@@ -155,7 +174,8 @@ impl Writer {
     fn decide(&mut self, key: KeyHash, asked: u8, from: &Arc<Segment>) {
         let Some(found) = self.tier.index.get(key) else { return };
         let is_here = found.location.slot == from.slot();
-        let is_wanted = asked > 0;
+        let is_held = self.tier.holds.has(key);
+        let is_wanted = asked > 0 || is_held;
         // What goes in any case need not be read.
         let stake = if is_here && !is_wanted { None } else { self.stake(key, found, from) };
         if stake.is_none() && !is_here {
@@ -163,13 +183,15 @@ impl Writer {
         }
         if let Some(stake) = stake
             && is_wanted
-            && self.reinsertion_credit >= stake.bytes
+            && (is_held || self.reinsertion_credit >= stake.bytes)
         {
             self.is_relocating = true;
             let relocated = self.relocate(key, &stake, from);
             self.is_relocating = false;
             if let Ok(written) = relocated {
-                self.reinsertion_credit -= written as i64;
+                if !is_held {
+                    self.reinsertion_credit -= written as i64;
+                }
                 self.tier.counters.reinserted(written);
                 self.tier.budget.memory.forget_mapped(key, from.id);
                 return;

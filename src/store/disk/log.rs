@@ -24,6 +24,7 @@ use super::{Tier, format::Bad};
 use crate::object::{Growing, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
+use crate::store::warm::logged_bytes;
 
 /// Between two looks at the segments.
 const IDLE: Duration = Duration::from_secs(1);
@@ -214,6 +215,7 @@ impl Writer {
             object.set_inline(segment, Place { offset: body_at + place.offset, ..place });
         }
         self.account_for_replaced(entry, replaces);
+        self.tier.holds.keeps(entry.key().hash(), logged_bytes(entry));
         self.evict_once_more(entry);
         Ok(())
     }

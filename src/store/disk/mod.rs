@@ -49,8 +49,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::Entry;
 use super::admission::Sketch;
 use super::budget::Budget;
+use super::holds::Holds;
 use super::metrics::DiskCounters;
 use super::versions::Versions;
+use super::warm::Wants;
 use crate::region::Arena;
 use crate::rules::key::KeyHash;
 use crate::telemetry::Clock;
@@ -120,6 +122,10 @@ pub(super) struct Tier {
     /// Bytes that accepted fills will write.
     promised: Arc<AtomicU64>,
     counters: DiskCounters,
+    /// What is not to be evicted.
+    pub(super) holds: Holds,
+    /// What is admitted in any case.
+    pub(super) wants: Wants,
     /// What is older than this version is stale: the clock went back while the node was down.
     stale_below: u64,
     /// Held as long as the store is open.
@@ -148,6 +154,7 @@ impl Tier {
         health: Arc<Health>,
     ) -> std::io::Result<Arc<Self>> {
         let mut limits = Limits::new(config, budget.limit);
+        let holds = Holds::new(limits.configured / 2, clock);
         let files = disk.list()?;
         let largest = files.iter().map(|(_, length)| *length).max().unwrap_or(0);
         // Files of another configuration are kept; those given up and still read count as files too.
@@ -173,6 +180,8 @@ impl Tier {
             next_number: AtomicU64::new(0),
             promised: Arc::default(),
             counters: DiskCounters::default(),
+            holds,
+            wants: Wants::default(),
             stale_below: 0,
             versions,
             _lock: lock,
@@ -210,7 +219,7 @@ impl Tier {
         let mut sketch = sketch.lock();
         let is_known = sketch.estimate(key) > 0;
         sketch.record(key, (self.limits.configured / TYPICAL_OBJECT_BYTES) as usize);
-        is_known
+        is_known || self.wants.has(key)
     }
 
     /// Room in the writer's queue for a body that is about to be fetched; `None`: the writer is behind.
