@@ -45,6 +45,15 @@ impl TokenConfig {
         self.sites.is_empty() || self.sites.iter().any(|own| own == site)
     }
 
+    /// What it may not know of.
+    pub(super) fn check_site(&self, site: &str) -> Result<(), Problem> {
+        if self.covers(site) {
+            return Ok(());
+        }
+        let detail = format!("the token {:?} is not for the site {site:?}", self.name);
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+
     pub(super) fn allows(&self, scope: &str) -> bool {
         let gives = |own: &str| own == scope || own == "admin" || own == "purge:all" && scope == "purge";
         self.scopes.iter().any(|own| gives(own))

@@ -7,8 +7,10 @@ mod handler;
 mod health;
 mod metrics;
 mod objects;
+mod page;
 mod problem;
 mod purges;
+mod scans;
 mod status;
 
 use std::path::PathBuf;
@@ -60,6 +62,7 @@ pub struct Parts {
 pub struct Control {
     parts: Parts,
     tokens: Arc<Tokens>,
+    scans: scans::Scans,
     is_ready: AtomicBool,
 }
 
@@ -67,7 +70,7 @@ impl Control {
     /// Composes it. Without configured tokens one is made, or read, in the store's directory.
     pub fn new(parts: Parts, tokens: &[TokenConfig]) -> Result<Arc<Self>, TokenFileError> {
         let tokens = Arc::new(Tokens::new(tokens, &parts.store_path)?);
-        Ok(Arc::new(Self { parts, tokens, is_ready: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { parts, tokens, scans: scans::Scans::new(), is_ready: AtomicBool::new(false) }))
     }
 
     /// What `readyz` says from now on.
@@ -87,6 +90,7 @@ impl Control {
             .route("/v1/status", get(status::status))
             .route("/v1/origins", get(status::origins))
             .route("/v1/objects", get(objects::objects))
+            .route("/v1/tags", get(objects::tags))
             .route("/v1/purges", get(purges::list).post(purges::create))
             .route("/v1/purges/{id}", get(purges::show))
             .merge(open_routes());

@@ -33,6 +33,7 @@ mod flight;
 mod forward;
 mod framing;
 mod head;
+mod holdings;
 mod inspect;
 mod interim;
 mod lookup;
@@ -65,6 +66,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 pub use addressed::Addressed;
 pub use answer::Answer;
 pub use body::{Body, BodyError};
+pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
 pub use metrics::{EdgeMetrics, Outcome};
 

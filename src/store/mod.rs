@@ -18,6 +18,7 @@ mod memory;
 mod metrics;
 mod versions;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -30,7 +31,7 @@ use crate::telemetry::Clock;
 use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
-pub use disk::{Admission, DiskConfig, DiskStats, Mode, OpenError};
+pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position};
 use versions::Versions;
 
 /// `[store]`.
@@ -218,6 +219,16 @@ impl Store {
             }
             rest
         });
+    }
+
+    /// Walks over everything that is held, behind `after`, until `visit` breaks off. Waits for the disk.
+    pub fn scan(
+        &self,
+        order: Order,
+        after: Option<Position>,
+        visit: impl FnMut(Position, &[Held<'_>]) -> ControlFlow<()>,
+    ) {
+        self.tier.scan(order, after, visit);
     }
 
     /// Writes what is queued and seals what is open, so that the next start is quick.

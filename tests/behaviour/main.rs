@@ -32,6 +32,7 @@ mod framing_origin;
 mod freshness;
 mod harness;
 mod herd;
+mod holdings;
 mod hop_by_hop;
 mod http2;
 mod idle;

@@ -14,16 +14,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Control;
 use super::auth::TokenConfig;
 use super::problem::Problem;
+use super::{Control, page, scans};
 use crate::net::ConnInfo;
-use crate::purge::{Purge, PurgeError, Request, Source};
+use crate::purge::{Probe, Purge, PurgeError, Request, Source};
 
 /// Of a request's body.
 const MAX_BODY_BYTES: usize = 1 << 20;
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
 /// Entries of a purge that a list shows.
 const LISTED_SELECTORS: usize = 10;
 /// How the command line of this program names itself.
@@ -40,6 +38,11 @@ pub(super) async fn create(
     let body = read(&headers, body).await?;
     let order = order::parse(&body)?;
     let (site, selectors) = order.resolve(&token, &control.parts.edge)?;
+    if order.dry_run {
+        let (edge, probe) = (control.parts.edge.clone(), Probe::new(&selectors, site.as_deref()));
+        let count = control.scans.run(move || scans::count(&edge, &probe)).await?;
+        return Ok(Json(show::dry_run(&count)).into_response());
+    }
     let is_cli =
         headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes() == CLI_AGENT.as_bytes());
     let request = Request {
@@ -64,20 +67,6 @@ pub(super) struct Page {
     after: Option<String>,
 }
 
-impl Page {
-    fn read(&self) -> Result<(usize, Option<u64>), Problem> {
-        let bad = |name: &str, detail: &str| {
-            Problem::new(StatusCode::BAD_REQUEST, "bad-page", format!("{name}: {detail}")).at(name, detail)
-        };
-        let limit = self.limit.as_ref().map_or(Ok(DEFAULT_LIMIT), |text| text.parse());
-        let limit = limit.ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-        let limit =
-            limit.ok_or_else(|| bad("limit", &format!("a number from 1 to {MAX_LIMIT} is needed")))?;
-        let after = self.after.as_ref().map(|text| text.parse()).transpose();
-        Ok((limit, after.map_err(|_| bad("after", "take it from `next` of the page before"))?))
-    }
-}
-
 /// `GET /v1/purges`, the newest first.
 pub(super) async fn list(
     State(control): State<Arc<Control>>,
@@ -86,7 +75,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.reader(&headers, &conn)?;
-    let (limit, mut after) = page.read()?;
+    let (limit, mut after) = page::read::<u64>(page.limit.as_deref(), page.after.as_deref())?;
     let mut items = Vec::new();
     let next = loop {
         let page = control.parts.purges.list(after, limit);

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::edge::Count;
 use crate::purge::{Purge, Selector};
 use crate::telemetry::rfc3339;
 
@@ -14,6 +15,15 @@ pub(super) fn summary(purge: &Purge) -> Value {
         "soft": purge.request.soft,
         "entries": purge.request.selectors.len(),
         "applied_in_us": purge.applied_in_us,
+    })
+}
+
+/// What a purge would hit.
+pub(super) fn dry_run(count: &Count) -> Value {
+    json!({
+        "matches": { "objects": count.objects, "bytes": count.bytes },
+        "sample": count.sample,
+        "complete": count.is_complete,
     })
 }
 

@@ -32,6 +32,7 @@ mod meta;
 mod pool;
 mod read;
 mod recover;
+mod scan;
 mod segment;
 #[cfg(test)]
 mod sim;
@@ -59,8 +60,10 @@ use files::Shared;
 use health::Health;
 pub use health::Mode;
 use index::Index;
+pub use index::Position;
 use limits::Limits;
 use log::{Op, Unwritten, Writer};
+pub use scan::{Held, Order};
 pub use stats::DiskStats;
 use table::Table;
 
