@@ -4,6 +4,8 @@ mod method;
 mod order;
 mod show;
 
+pub(super) use show::selector as describe;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -35,7 +37,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "purge", control.parts.clock.now())?;
-    let body = read(&headers, body).await?;
+    let body = read_body(&headers, body, MAX_BODY_BYTES).await?;
     let order = order::parse(&body)?;
     let (site, selectors) = order.resolve(&token, &control.parts.edge)?;
     if order.dry_run {
@@ -117,7 +119,13 @@ pub(super) async fn show(
 impl Control {
     /// Purges, or says what is wrong.
     pub(super) async fn purge(&self, request: Request) -> Result<Arc<Purge>, Problem> {
-        self.parts.purges.purge(request).await.map_err(|error| {
+        let purged = self.parts.purges.purge(request).await;
+        match &purged {
+            Ok(purge) => self.audit.purged(purge, true),
+            Err(PurgeError::NotDurable(purge)) => self.audit.purged(purge, false),
+            Err(_) => {}
+        }
+        purged.map_err(|error| {
             let detail = error.to_string();
             match error {
                 PurgeError::Request(_) => Problem::new(StatusCode::BAD_REQUEST, "bad-purge", detail),
@@ -156,17 +164,22 @@ fn location(purge: &Purge) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("/v1/purges/{}", purge.id)).ok()
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+/// A request's body, if it is not too long.
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    max_bytes: usize,
+) -> Result<bytes::Bytes, Problem> {
     let too_large = || {
-        let detail = format!("a purge has at most {MAX_BODY_BYTES} bytes; send several");
+        let detail = format!("a request has at most {max_bytes} bytes; send several");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
     };
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+    if length.is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large());
     }
-    axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+    axum::body::to_bytes(body, max_bytes).await.map_err(|error| {
         let source = std::error::Error::source(&error);
         if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
             return too_large();

@@ -53,6 +53,11 @@ pub(super) fn purge(purge: &Purge, limit: usize) -> Value {
     shown
 }
 
+/// A selector as a line.
+pub(in crate::control) fn selector(selector: &Selector, is_of_site: bool) -> String {
+    format!("{} {}", selector.kind(is_of_site), text(selector)).trim_end().to_owned()
+}
+
 fn text(selector: &Selector) -> String {
     match selector {
         Selector::Url { host, path, query: Some(query) } => format!("{host}{path}?{query}"),
