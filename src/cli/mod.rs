@@ -4,11 +4,13 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod explain;
 mod inspect;
 mod purge;
 mod schema;
 mod serve;
 mod status;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +43,8 @@ enum Command {
     Status(status::Args),
     Purge(purge::Args),
     Inspect(inspect::Args),
+    Explain(explain::Args),
+    Token(token::Args),
     Completions(completions::Args),
 }
 
@@ -54,6 +58,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

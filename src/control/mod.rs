@@ -4,12 +4,15 @@
 
 mod audit;
 mod auth;
+mod compaction;
+mod explain;
 mod handler;
 mod health;
 mod idempotency;
 mod journal;
 mod metrics;
 mod objects;
+mod openapi;
 mod page;
 mod problem;
 mod purges;
@@ -22,10 +25,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 
-pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
+pub use auth::{SCOPES, TOKEN_FILE, TokenConfig, TokenFileError, new_token};
 pub use handler::AdminHandler;
 pub use metrics::{ProcessMetrics, WorkerMetrics};
 pub(crate) use purges::CLI_AGENT;
@@ -105,8 +108,10 @@ impl Control {
             .route("/v1/objects", get(objects::objects))
             .route("/v1/tags", get(objects::tags))
             .route("/v1/audit", get(audit::list))
+            .route("/v1/explain", post(explain::explain))
             .route("/v1/purges", get(purges::list).post(purges::create))
             .route("/v1/purges/{id}", get(purges::show))
+            .route("/openapi.json", get(openapi::openapi))
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
         // Outside first: what is only answered again is not recorded again.

@@ -11,7 +11,7 @@ use crate::purge::{Probe, Verdict};
 use crate::rules::freshness::State;
 use crate::rules::key::KeyHash;
 use crate::rules::time::Millis;
-use crate::store::{Held, Order, Position};
+use crate::store::{Held, Mode, Order, Position};
 
 /// Keys that a page of a list looks at, at most; what is found by then is the page.
 const MAX_LOOKED_AT: usize = 100_000;
@@ -144,6 +144,39 @@ impl Edge {
             ControlFlow::Continue(())
         });
         (tags.into_iter().collect(), has_more, is_complete)
+    }
+
+    /// The last purge that was applied before the fetch of the oldest object, of those that are stored and of those that
+    /// will be. `None`: the disk is off, and nobody knows what is on it.
+    pub fn oldest_as_of(&self) -> Option<u64> {
+        if self.store.stats().disk.mode == Mode::Off {
+            return None;
+        }
+        // Before the walk: what is stored while it runs was either under way here, or is newer.
+        let applied = self.purges.applied();
+        let mut oldest = self.collapse.oldest_as_of().map_or(applied, |as_of| as_of.min(applied));
+        self.store.scan(Order::Records, None, |_, held| {
+            let kept = held.iter().filter(|held| match held.object() {
+                // Which notes that it did.
+                Some(object) => self.survives(object),
+                None => self.verdict(held.key(), &held.tags(), held.as_of()) != Verdict::Hard,
+            });
+            oldest = kept.map(Held::as_of).fold(oldest, u64::min);
+            ControlFlow::Continue(())
+        });
+        Some(oldest)
+    }
+
+    /// What to note instead of `as_of` of what is written again, so that it does not stay the oldest for ever: the last
+    /// purge that it outlived. `None`: it is purged.
+    pub fn outlived(&self, key: &str, tags: &[Box<str>], as_of: u64) -> Option<u64> {
+        // Before the comparison.
+        let applied = self.purges.applied();
+        match self.verdict(key, tags, as_of) {
+            Verdict::Kept => Some(applied),
+            Verdict::Soft { .. } => Some(as_of),
+            Verdict::Hard => None,
+        }
     }
 
     fn is_asked_for(&self, asked: &Holding<'_>, held: &Held<'_>) -> bool {

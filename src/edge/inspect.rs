@@ -127,7 +127,7 @@ fn segments_of(object: &Object) -> Vec<u32> {
     segments
 }
 
-fn describe(object: &Object, now: Millis) -> Variant {
+pub(super) fn describe(object: &Object, now: Millis) -> Variant {
     let place = Place { tier: object.tier(), segments: segments_of(object), size: object.body.len() };
     describe_head(&object.head, &object.freshness(), (object.state(now), now), place)
 }

@@ -168,6 +168,7 @@ impl Node {
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
         edge.let_debug(control.debug_right());
+        store.let_compare(parts::comparison(&edge));
         let admin_tls = server_tls(config.admin.certificate.as_slice())?;
         let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
         let scrapers = config
@@ -220,6 +221,7 @@ impl Node {
                 tokio::spawn(listener.server.clone().run(0, always.clone()));
             }
             tokio::spawn(sweep(self.origins.clone()));
+            tokio::spawn(self.control.clone().compact_purges());
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");

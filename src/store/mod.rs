@@ -221,6 +221,15 @@ impl Store {
         });
     }
 
+    /// Says, once, how what is written again is compared with purges: given its URL, its tags and its `as_of`, its `as_of`
+    /// from now on; `None`: it is purged.
+    pub fn let_compare(
+        &self,
+        compare: impl Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync + 'static,
+    ) {
+        self.tier.let_compare(Box::new(compare));
+    }
+
     /// Walks over everything that is held, behind `after`, until `visit` breaks off. Waits for the disk.
     pub fn scan(
         &self,

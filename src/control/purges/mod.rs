@@ -1,5 +1,6 @@
 //! `/v1/purges`: purging, and the log of purges.
 
+mod guess;
 mod method;
 mod order;
 mod show;

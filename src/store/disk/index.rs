@@ -20,11 +20,11 @@
 //! good as certain and still only a hint: the record has the full key.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
+use super::position::Position;
 use crate::rules::key::KeyHash;
 
 /// A power of two.
@@ -42,38 +42,6 @@ pub(super) struct Location {
     pub(super) slot: u16,
     /// Bytes from the segment's start, a multiple of 64.
     pub(super) offset: u32,
-}
-
-/// A key's place in the order in which all that is held is walked.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Position {
-    shard: u16,
-    fingerprint: u64,
-}
-
-impl Position {
-    /// Before everything of a shard.
-    pub(super) fn shard(self) -> u16 {
-        self.shard
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:03x}{:016x}", self.shard, self.fingerprint)
-    }
-}
-
-impl FromStr for Position {
-    type Err = ();
-
-    /// Reads what was displayed.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (shard, fingerprint) = text.split_at_checked(3).filter(|(_, rest)| rest.len() == 16).ok_or(())?;
-        let shard = u16::from_str_radix(shard, 16).map_err(drop)?;
-        let fingerprint = u64::from_str_radix(fingerprint, 16).map_err(drop)?;
-        if usize::from(shard) < SHARDS { Ok(Self { shard, fingerprint }) } else { Err(()) }
-    }
 }
 
 /// What the index knows of a key.
@@ -154,14 +122,14 @@ impl Index {
 
     /// Where a key stands in the order of a walk: its shard and fingerprint, which are all that is known of a key here.
     pub(super) fn position(key: KeyHash) -> Position {
-        Position { shard: (key.0 >> (u128::BITS - SHARD_BITS)) as u16, fingerprint: fingerprint(key) }
+        Position::new((key.0 >> (u128::BITS - SHARD_BITS)) as u16, fingerprint(key))
     }
 
     /// All that a shard has, in no order.
     pub(super) fn slots(&self, shard: u16) -> Vec<(Position, Found)> {
         let table = self.shards[usize::from(shard)].0.read();
         let slots = table.chunks.iter().flat_map(|chunk| chunk.iter()).filter(|slot| slot.fingerprint != 0);
-        slots.map(|slot| (Position { shard, fingerprint: slot.fingerprint }, slot.found())).collect()
+        slots.map(|slot| (Position::new(shard, slot.fingerprint), slot.found())).collect()
     }
 
     /// Keys that it holds.

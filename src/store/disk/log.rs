@@ -201,6 +201,7 @@ impl Writer {
         for (object, fields) in objects.iter().zip(&fields) {
             let Some(parts) = self.parts_of(object, &mut inline) else { continue };
             let mut variant = VariantMeta::new(&object.head, fields, parts);
+            variant.as_of = object.as_of();
             variant.must_revalidate = object.is_invalidated();
             variant.last_used = object.last_used_ms();
             variants.push(variant);

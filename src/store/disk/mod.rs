@@ -30,6 +30,7 @@ mod log;
 mod marks;
 mod meta;
 mod pool;
+mod position;
 mod read;
 mod recover;
 mod scan;
@@ -60,9 +61,9 @@ use files::Shared;
 use health::Health;
 pub use health::Mode;
 use index::Index;
-pub use index::Position;
 use limits::Limits;
 use log::{Op, Unwritten, Writer};
+pub use position::Position;
 pub use scan::{Held, Order};
 pub use stats::DiskStats;
 use table::Table;
@@ -123,6 +124,7 @@ pub(super) struct Tier {
     /// Bytes that accepted fills will write.
     promised: Arc<AtomicU64>,
     counters: DiskCounters,
+    comparison: evict::Comparison,
     /// What is older than this version is stale: the clock went back while the node was down.
     stale_below: u64,
     /// Held as long as the store is open.
@@ -176,6 +178,7 @@ impl Tier {
             next_number: AtomicU64::new(0),
             promised: Arc::default(),
             counters: DiskCounters::default(),
+            comparison: evict::Comparison::default(),
             stale_below: 0,
             versions,
             _lock: lock,

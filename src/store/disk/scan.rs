@@ -11,8 +11,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame};
-use super::index::{Found, Index, Position, SHARDS};
+use super::index::{Found, Index, SHARDS};
 use super::meta::{Meta, OWN, VariantMeta};
+use super::position::Position;
 use super::segment::Segment;
 use super::{Mode, Tier};
 use crate::object::{Head, Object, Sum};
@@ -31,6 +32,8 @@ pub enum Order {
     Position,
     /// Mostly as records lie on disk: quicker for a walk over everything.
     Place,
+    /// The same, and of what is in memory the record on disk as well.
+    Records,
 }
 
 /// A stored response.
@@ -68,10 +71,10 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// The last purge that was applied before its fetch.
+    /// The last purge that it is known to have outlived.
     pub fn as_of(&self) -> u64 {
         match self.0 {
-            What::Memory(object) => object.head.as_of,
+            What::Memory(object) => object.as_of(),
             What::Disk { variant, .. } => variant.as_of,
         }
     }
@@ -147,17 +150,19 @@ impl Tier {
         let in_memory = self.positions_in_memory();
         let mut group = Vec::new();
         for shard in after.map_or(0, Position::shard)..SHARDS as u16 {
-            self.collect(shard, &in_memory, after, &mut group);
+            self.collect(shard, (&in_memory, order), after, &mut group);
             let is_last = usize::from(shard) + 1 == SHARDS;
-            if order == Order::Place && group.len() < GROUP_KEYS && !is_last {
+            if order != Order::Position && group.len() < GROUP_KEYS && !is_last {
                 continue;
             }
             match order {
                 Order::Position => group.sort_unstable_by_key(|(position, _)| *position),
-                Order::Place => group.sort_unstable_by_key(|(_, candidate)| match candidate {
-                    Candidate::Memory(_) => (0, 0),
-                    Candidate::Disk(found) => (found.location.slot, found.location.offset),
-                }),
+                Order::Place | Order::Records => {
+                    group.sort_unstable_by_key(|(_, candidate)| match candidate {
+                        Candidate::Memory(_) => (0, 0),
+                        Candidate::Disk(found) => (found.location.slot, found.location.offset),
+                    });
+                }
             }
             for (position, candidate) in group.drain(..) {
                 if self.look_at(position, &candidate, &mut visit).is_break() {
@@ -180,7 +185,7 @@ impl Tier {
     fn collect(
         &self,
         shard: u16,
-        in_memory: &[(Position, KeyHash)],
+        (in_memory, order): (&[(Position, KeyHash)], Order),
         after: Option<Position>,
         group: &mut Vec<(Position, Candidate)>,
     ) {
@@ -193,7 +198,9 @@ impl Tier {
         if self.health.mode() == Mode::Off {
             return;
         }
-        let is_known = |position: &Position| here.binary_search_by_key(position, |(p, _)| *p).is_ok();
+        let is_known = |position: &Position| {
+            order != Order::Records && here.binary_search_by_key(position, |(p, _)| *p).is_ok()
+        };
         let slots = self.index.slots(shard).into_iter();
         let others = slots.filter(|(position, _)| is_behind(position) && !is_known(position));
         group.extend(others.map(|(position, found)| (position, Candidate::Disk(found))));
