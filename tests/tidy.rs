@@ -50,7 +50,6 @@ const LONG_FILES: &[(&str, usize)] = &[
     ("src/config/settings.rs", 431),
     ("src/edge/fill.rs", 423),
     ("src/edge/miss.rs", 405),
-    ("src/edge/mod.rs", 404),
     ("src/origin/pool.rs", 401),
 ];
 

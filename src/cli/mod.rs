@@ -4,11 +4,13 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod explain;
 mod inspect;
 mod purge;
 mod schema;
 mod serve;
 mod status;
+mod token;
 mod warm;
 
 use std::path::PathBuf;
@@ -44,6 +46,8 @@ enum Command {
     Purge(purge::Args),
     Warm(warm::Args),
     Inspect(inspect::Args),
+    Explain(explain::Args),
+    Token(token::Args),
     Completions(completions::Args),
 }
 
@@ -58,6 +62,8 @@ pub fn main() -> ExitCode {
         Command::Purge(args) => purge::run(&args),
         Command::Warm(args) => warm::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

@@ -18,6 +18,8 @@ use crate::rules::time::Millis;
 
 /// The made token's file in the store's directory.
 pub const TOKEN_FILE: &str = "admin.token";
+/// What a token may be allowed to do.
+pub const SCOPES: [&str; 5] = ["read", "purge", "purge:all", "warm", "admin"];
 /// Failures of one address within [`FAILURE_WINDOW`] before it is told to wait.
 const MAX_FAILURES: u32 = 10;
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
@@ -43,6 +45,15 @@ impl TokenConfig {
     /// Whether it covers a site.
     pub(super) fn covers(&self, site: &str) -> bool {
         self.sites.is_empty() || self.sites.iter().any(|own| own == site)
+    }
+
+    /// What it may not know of.
+    pub(super) fn check_site(&self, site: &str) -> Result<(), Problem> {
+        if self.covers(site) {
+            return Ok(());
+        }
+        let detail = format!("the token {:?} is not for the site {site:?}", self.name);
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 
     pub(super) fn allows(&self, scope: &str) -> bool {
@@ -152,7 +163,7 @@ impl Tokens {
         found
     }
 
-    fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
+    pub(super) fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
         let failures = self.failures.lock();
         let Some((count, since)) = failures.get(&address) else { return Ok(()) };
         let left = FAILURE_WINDOW.saturating_sub(since.elapsed());
@@ -164,7 +175,7 @@ impl Tokens {
         Err(problem.with(header::RETRY_AFTER, HeaderValue::from(left.as_secs() + 1)))
     }
 
-    fn count_failure(&self, address: IpAddr) {
+    pub(super) fn count_failure(&self, address: IpAddr) {
         let mut failures = self.failures.lock();
         if failures.len() >= MAX_ADDRESSES {
             failures.retain(|_, (_, since)| since.elapsed() < FAILURE_WINDOW);
@@ -195,7 +206,7 @@ fn read_or_make(path: &Path) -> io::Result<String> {
 }
 
 /// 256 random bits, recognisable as a token of this program.
-fn new_token() -> io::Result<String> {
+pub fn new_token() -> io::Result<String> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(format!("larder_{}", blake3::Hash::from_bytes(random).to_hex()))

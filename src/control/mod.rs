@@ -2,13 +2,21 @@
 //!
 //! It runs on a thread of its own. It may call the data path; the data path never calls it.
 
+mod audit;
 mod auth;
+mod compaction;
+mod explain;
 mod handler;
 mod health;
+mod idempotency;
+mod journal;
 mod metrics;
 mod objects;
+mod openapi;
+mod page;
 mod problem;
 mod purges;
+mod scans;
 mod status;
 mod warmups;
 
@@ -17,10 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
-use axum::routing::get;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 
-pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
+pub use auth::{SCOPES, TOKEN_FILE, TokenConfig, TokenFileError, new_token};
 pub use handler::AdminHandler;
 pub use metrics::{ProcessMetrics, WorkerMetrics};
 pub(crate) use purges::CLI_AGENT;
@@ -64,6 +73,9 @@ pub struct Parts {
 pub struct Control {
     parts: Parts,
     tokens: Arc<Tokens>,
+    scans: scans::Scans,
+    audit: audit::Audit,
+    idempotency: idempotency::Idempotency,
     is_ready: AtomicBool,
 }
 
@@ -71,7 +83,14 @@ impl Control {
     /// Composes it. Without configured tokens one is made, or read, in the store's directory.
     pub fn new(parts: Parts, tokens: &[TokenConfig]) -> Result<Arc<Self>, TokenFileError> {
         let tokens = Arc::new(Tokens::new(tokens, &parts.store_path)?);
-        Ok(Arc::new(Self { parts, tokens, is_ready: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            audit: audit::Audit::open(&parts.store_path, parts.clock),
+            idempotency: idempotency::Idempotency::open(&parts.store_path, parts.clock.now()),
+            scans: scans::Scans::new(),
+            is_ready: AtomicBool::new(false),
+            parts,
+            tokens,
+        }))
     }
 
     /// What `readyz` says from now on.
@@ -96,13 +115,20 @@ impl Control {
             .route("/v1/status", get(status::status))
             .route("/v1/origins", get(status::origins))
             .route("/v1/objects", get(objects::objects))
+            .route("/v1/tags", get(objects::tags))
+            .route("/v1/audit", get(audit::list))
+            .route("/v1/explain", post(explain::explain))
             .route("/v1/purges", get(purges::list).post(purges::create))
             .route("/v1/purges/{id}", get(purges::show))
             .route("/v1/warmups", get(warmups::list).post(warmups::create))
             .route("/v1/warmups/{id}", get(warmups::show).delete(warmups::cancel))
             .route("/v1/warmups/{id}/urls", get(warmups::urls))
+            .route("/openapi.json", get(openapi::openapi))
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
+        // Outside first: what is only answered again is not recorded again.
+        let api = api.layer(from_fn_with_state(self.clone(), audit::watch));
+        let api = api.layer(from_fn_with_state(self.clone(), idempotency::layer));
         AdminHandler::new(api.with_state(self.clone()))
     }
 

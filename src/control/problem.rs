@@ -73,9 +73,16 @@ fn respond(
     response
 }
 
+/// What a problem says, for who looks at the response: its word, and its detail.
+#[derive(Clone, Debug)]
+pub(super) struct Told(pub(super) &'static str, pub(super) String);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.json().map(axum::body::Body::from)
+        let told = Told(self.0.word, self.0.detail.clone());
+        let mut response = self.json().map(axum::body::Body::from);
+        response.extensions_mut().insert(told);
+        response
     }
 }
 

@@ -21,8 +21,13 @@ impl Data {
     fn purge(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
         let (parts, body) = request.into_parts();
         let addressed = self.edge.addressed(&parts, &body, conn);
-        let allowed = addressed.and_then(|to| Some((self.control.may_purge(&parts.headers, &to)?, to)));
-        let Some((who, to)) = allowed else {
+        let who = addressed.as_ref().and_then(|to| self.control.may_purge(&parts.headers, to));
+        let (Some(who), Some(to)) = (who, addressed.clone()) else {
+            if let Some(to) = addressed
+                && let Some(refusal) = self.control.refuse_guess(&parts.headers, &to)
+            {
+                return self.edge.answer_of((parts, to), conn, arrived, async { refusal });
+            }
             // It says why not.
             return self.edge.handle(Request::from_parts(parts, body), conn, arrived);
         };

@@ -123,10 +123,9 @@ impl Node {
     pub fn build(config: Config) -> Result<Self, StartError> {
         raise_open_files_limit();
         let clock = Clock::start();
-        fs::create_dir_all(&config.store_path)
-            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
-        let loop_id = parts::node_id(&config.store_path)
-            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
+        let unusable = |source| StartError::Store { path: config.store_path.clone(), source };
+        fs::create_dir_all(&config.store_path).map_err(unusable)?;
+        let loop_id = parts::node_id(&config.store_path).map_err(unusable)?;
         let workers = config.workers;
         let origins = config
             .origins
@@ -170,6 +169,7 @@ impl Node {
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
         edge.let_debug(control.debug_right());
+        store.let_compare(parts::comparison(&edge));
         let admin_tls = server_tls(config.admin.certificate.as_slice())?;
         let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
         let scrapers = config
@@ -223,6 +223,7 @@ impl Node {
             }
             tokio::spawn(sweep(self.origins.clone()));
             tokio::spawn(self.control.warm());
+            tokio::spawn(self.control.clone().compact_purges());
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");

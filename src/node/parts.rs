@@ -78,6 +78,13 @@ impl Collector for EdgeCollector {
     }
 }
 
+/// What the store asks of what it writes again: whether a purge hit it meanwhile.
+pub(super) fn comparison(edge: &Arc<Edge>) -> impl Fn(&str, &[Box<str>], u64) -> Option<u64> + use<> {
+    // The data path holds the store, not the other way round.
+    let edge = Arc::downgrade(edge);
+    move |key, tags, as_of| edge.upgrade().map_or(Some(as_of), |edge| edge.outlived(key, tags, as_of))
+}
+
 /// The log of purges lies beside what it purges; what is in memory only needs no log. On a read-only
 /// disk the node goes on with a copy, so that no purge is forgotten now, though those to come may be by
 /// a restart.

@@ -213,6 +213,16 @@ impl MemoryTier {
         entries
     }
 
+    /// The keys of all that is there. Copied shard by shard; fills of that shard wait meanwhile, hits do not.
+    pub(super) fn keys(&self) -> Vec<KeyHash> {
+        let mut keys = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read();
+            keys.extend(shard.main.iter().chain(shard.window.iter()).map(|(key, _)| *key));
+        }
+        keys
+    }
+
     /// Entries and bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         let entries = |shard: &RwLock<Shard>| {

@@ -20,6 +20,7 @@ mod metrics;
 mod versions;
 mod warm;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -32,7 +33,7 @@ use crate::telemetry::Clock;
 use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
-pub use disk::{Admission, DiskConfig, DiskStats, Mode, OpenError};
+pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position};
 use versions::Versions;
 pub use warm::Wanted;
 
@@ -222,6 +223,25 @@ impl Store {
             }
             rest
         });
+    }
+
+    /// Says, once, how what is written again is compared with purges: given its URL, its tags and its `as_of`, its `as_of`
+    /// from now on; `None`: it is purged.
+    pub fn let_compare(
+        &self,
+        compare: impl Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync + 'static,
+    ) {
+        self.tier.let_compare(Box::new(compare));
+    }
+
+    /// Walks over everything that is held, behind `after`, until `visit` breaks off. Waits for the disk.
+    pub fn scan(
+        &self,
+        order: Order,
+        after: Option<Position>,
+        visit: impl FnMut(Position, &[Held<'_>]) -> ControlFlow<()>,
+    ) {
+        self.tier.scan(order, after, visit);
     }
 
     /// Writes what is queued and seals what is open, so that the next start is quick.

@@ -269,7 +269,6 @@ fn purge_names_each_wrong_entry_and_does_nothing() {
         &["purge"] as &[_],
         &["purge", "--all"],
         &["purge", "--all", "--yes", "http://test.example/a"],
-        &["purge", "--dry-run", "http://test.example/a"],
         &["purge", "list", "--soft"],
     ] {
         let output = ask(usage);

@@ -141,3 +141,18 @@ fn the_answer_is_text_or_fastlys_json() {
     purge("/a").with("Fastly-Soft-Purge", "0").to(&node).assert_status(200);
     get("/a").to(&node).assert_status(502);
 }
+
+#[test]
+fn guessing_tokens_is_slowed_down_on_data_listeners_too() {
+    let origin = Origin::start();
+    let node = with_tokens(&origin);
+    let guess = |n: usize| purge("/a").with("Fastly-Key", format!("guess-{n}")).to(&node);
+    let statuses: Vec<u16> = (0..12).map(|n| guess(n).status).collect();
+    assert_eq!(statuses[..10], [403; 10], "{statuses:?}");
+    let refused = guess(99);
+    refused.assert_status(429);
+    assert!(refused.has("retry-after"));
+    // Nobody is kept out who asks without one, or with a good one.
+    purge("/a").to(&node).assert_status(403);
+    purge("/a").with("Fastly-Key", "purger").to(&node).assert_status(200);
+}

@@ -27,7 +27,7 @@ pub(super) struct Order {
     all: bool,
     pub(super) soft: bool,
     pub(super) note: Option<String>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Order, Problem> {
@@ -45,10 +45,6 @@ pub(super) fn parse(body: &[u8]) -> Result<Order, Problem> {
     if order.all && entries > 0 {
         let detail = "all stands alone: leave the lists out";
         return Err(bad(detail).at("#/all", detail));
-    }
-    if order.dry_run {
-        let detail = "dry runs are not supported yet; nothing was purged";
-        return Err(bad(detail).at("#/dry_run", detail));
     }
     if order.note.as_ref().is_some_and(|note| note.len() > MAX_NOTE_BYTES) {
         let detail = format!("a note has at most {MAX_NOTE_BYTES} bytes");

@@ -5,11 +5,13 @@
 //! fills write, so that the medium is never worn by it, and happens in small steps between the fills'
 //! writes, ahead of the need.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::Tier;
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, Kind};
 use super::health::Mode;
 use super::index::Found;
@@ -31,6 +33,40 @@ const AHEAD_DIVISOR: u64 = 2;
 const INLINE_BYTES: u32 = 64 * 1024;
 /// A segment with less than this share of live bytes goes before older ones.
 const DEAD_DIVISOR: u64 = 64;
+
+type Compare = Box<dyn Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync>;
+
+/// How what is written again is compared with purges; not at all, until that is said.
+#[derive(Default)]
+pub(super) struct Comparison(OnceLock<Compare>);
+
+impl fmt::Debug for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Comparison")
+    }
+}
+
+impl Tier {
+    /// See `Store::let_compare`.
+    pub(crate) fn let_compare(&self, compare: Compare) {
+        let _ = self.comparison.0.set(compare);
+    }
+}
+
+impl Comparison {
+    /// Notes of each variant what it outlived; false: all are purged.
+    fn renew(&self, meta: &mut Meta<'_>) -> bool {
+        let Some(compare) = self.0.get() else { return true };
+        let mut is_any_left = false;
+        for variant in &mut meta.variants {
+            let tags: Vec<Box<str>> = variant.tags().iter().map(|tag| Box::from(*tag)).collect();
+            if let Some(as_of) = compare(meta.key, &tags, variant.as_of) {
+                (variant.as_of, is_any_left) = (as_of, true);
+            }
+        }
+        is_any_left
+    }
+}
 
 /// A segment on its way out.
 pub(super) struct Eviction {
@@ -131,6 +167,16 @@ impl Writer {
         let mut parts = entry.variants().iter().flat_map(|object| object.body.parts());
         if parts.any(|part| part.place().0 == eviction.segment.id) {
             eviction.keys.push((1, entry.key().hash()));
+        }
+    }
+
+    /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
+    pub(super) fn forget_dead_parts(&self, entry: &Entry) {
+        let parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
+        let dead: BTreeSet<u32> = dead.collect();
+        for segment in dead {
+            self.tier.budget.memory.forget_mapped(entry.key().hash(), segment);
         }
     }
 
@@ -248,6 +294,9 @@ impl Writer {
         }
         let body_at = at + format::HEADER_BYTES as u32 + frame.meta_bytes;
         let mut meta = Meta::decode(meta)?;
+        if !self.tier.comparison.renew(&mut meta) {
+            return Err(NotWritten);
+        }
         let (mut inline, mut inline_bytes, mut written) = (Vec::new(), 0_u32, 0);
         for variant in &mut meta.variants {
             for part in &mut variant.parts {

@@ -5,7 +5,6 @@
 //! that follows needs a lock or a comparison to be right. The queue's bytes are bounded: a fill that is
 //! not accepted yet is turned away when they are used up, an accepted one waits, and its origin with it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -201,6 +200,7 @@ impl Writer {
         for (object, fields) in objects.iter().zip(&fields) {
             let Some(parts) = self.parts_of(object, &mut inline) else { continue };
             let mut variant = VariantMeta::new(&object.head, fields, parts);
+            variant.as_of = object.as_of();
             variant.must_revalidate = object.is_invalidated();
             variant.last_used = object.last_used_ms();
             variants.push(variant);
@@ -218,16 +218,6 @@ impl Writer {
         self.tier.holds.keeps(entry.key().hash(), logged_bytes(entry));
         self.evict_once_more(entry);
         Ok(())
-    }
-
-    /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
-    fn forget_dead_parts(&self, entry: &Entry) {
-        let parts = entry.variants().iter().flat_map(|object| object.body.parts());
-        let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
-        let dead: BTreeSet<u32> = dead.collect();
-        for segment in dead {
-            self.tier.budget.memory.forget_mapped(entry.key().hash(), segment);
-        }
     }
 
     /// Where a variant's body is, or will be; `None`: a part of it is gone.

@@ -30,8 +30,10 @@ mod log;
 mod marks;
 mod meta;
 mod pool;
+mod position;
 mod read;
 mod recover;
+mod scan;
 mod segment;
 #[cfg(test)]
 mod sim;
@@ -63,6 +65,8 @@ pub use health::Mode;
 use index::Index;
 use limits::Limits;
 use log::{Op, Unwritten, Writer};
+pub use position::Position;
+pub use scan::{Held, Order};
 pub use stats::DiskStats;
 use table::Table;
 
@@ -126,6 +130,7 @@ pub(super) struct Tier {
     pub(super) holds: Holds,
     /// What is admitted in any case.
     pub(super) wants: Wants,
+    comparison: evict::Comparison,
     /// What is older than this version is stale: the clock went back while the node was down.
     stale_below: u64,
     /// Held as long as the store is open.
@@ -182,6 +187,7 @@ impl Tier {
             counters: DiskCounters::default(),
             holds,
             wants: Wants::default(),
+            comparison: evict::Comparison::default(),
             stale_below: 0,
             versions,
             _lock: lock,
