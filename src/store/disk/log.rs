@@ -20,7 +20,7 @@ use super::index::Found;
 use super::meta::{Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
 use super::{Tier, format::Bad};
-use crate::object::{Growing, Object, Part, Place, Sum};
+use crate::object::{Growing, Lost, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
 use crate::store::warm::logged_bytes;
@@ -40,7 +40,7 @@ pub(super) enum Op {
     /// The key is to be revalidated before its next use.
     MustRevalidate(KeyHash),
     /// What the key has in that segment can't be read.
-    Lost { key: KeyHash, segment: u32 },
+    Lost { key: KeyHash, segment: u32, told: Option<oneshot::Sender<Result<(), Lost>>> },
     /// Seal what is open and say so; nothing is written afterwards.
     Close(oneshot::Sender<()>),
 }
@@ -181,12 +181,13 @@ impl Writer {
                     self.mark(key, Kind::MustRevalidate);
                 }
             }
-            Op::Lost { key, segment } => {
+            Op::Lost { key, segment, told } => {
                 // Unless something newer stands there.
                 if self.has_stake(key, segment) {
                     self.take_out(key);
                 }
                 self.tier.budget.memory.forget_mapped(key, segment);
+                drop(told);
             }
             Op::Close(_) => {}
         }
