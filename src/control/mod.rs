@@ -89,6 +89,7 @@ impl Control {
             .route("/v1/objects", get(objects::objects))
             .route("/v1/purges", get(purges::list).post(purges::create))
             .route("/v1/purges/{id}", get(purges::show))
+            .merge(purges::dialect::routes())
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
         AdminHandler::new(api.with_state(self.clone()))
