@@ -162,7 +162,9 @@ pub(super) struct Site {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Ids {
+    #[serde(default)]
     pub(super) cloudflare: String,
+    #[serde(default)]
     pub(super) fastly: String,
 }
 

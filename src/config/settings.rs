@@ -231,7 +231,7 @@ const SITE: &[Setting] = &[
     setting("headers", Kind::Table(HEADERS), "{}", "Changes to heads"),
     setting("access", Kind::Table(ACCESS), "{}", "Who may ask"),
     setting("purge", Kind::Table(PURGE), "{}", "Purging and tags"),
-    setting("ids", Kind::Table(IDS), "{}", "Names of this site in other APIs"),
+    setting("ids", Kind::Table(IDS), "{}", "Names of this site in other purge APIs"),
     optional("rule", Kind::Tables(RULE), "Other treatment by path; the first match wins"),
 ];
 
@@ -357,10 +357,8 @@ const PURGE: &[Setting] = &[
     setting("strip_tags", Kind::Bool, "true", "Remove them towards clients"),
 ];
 
-const IDS: &[Setting] = &[
-    setting("cloudflare", text(Format::Any), r#""""#, "The zone; empty: any zone, where no site names one"),
-    setting("fastly", text(Format::Any), r#""""#, "The service; empty: any service, where no site names one"),
-];
+const IDS: &[Setting] =
+    &[optional("cloudflare", text(Format::Any), "Zone"), optional("fastly", text(Format::Any), "Service")];
 
 const RULE: &[Setting] = &[
     setting("path", Kind::List(&text(Format::PathPattern)), "[]", "Patterns with *; none: every path"),

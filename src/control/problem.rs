@@ -56,14 +56,14 @@ impl Problem {
     }
 
     /// As Fastly's API has errors.
-    pub(super) fn as_msg(self) -> http::Response<String> {
+    pub(super) fn msg(self) -> http::Response<String> {
         let msg = self.0.status.canonical_reason().unwrap_or("Error");
         let body = serde_json::json!({ "msg": msg, "detail": self.said() });
         respond(self.0.status, "application/json", body.to_string(), self.0.extra)
     }
 
     /// As Cloudflare's API has errors, one for each wrong entry.
-    pub(super) fn as_envelope(self, code: u32) -> http::Response<String> {
+    pub(super) fn envelope(self, code: u32) -> http::Response<String> {
         let Fields { status, detail, errors, extra, .. } = *self.0;
         let entry = |message: String| serde_json::json!({ "code": code, "message": message });
         let each = errors.into_iter().map(|(pointer, why)| entry(format!("{pointer}: {why}")));

@@ -62,7 +62,9 @@ impl Keys {
             }
         };
         let key = key(class, hash, site.map(|site| self.text(site)));
-        SelectorKey { class: if selector.is_of_every_host() { Class::AnyHost } else { class }, key, depth }
+        // A prefix that is everything is behind the gate of everything.
+        let is_any_host = class != Class::All && selector.is_of_every_host();
+        SelectorKey { class: if is_any_host { Class::AnyHost } else { class }, key, depth }
     }
 
     pub(super) fn all(&self) -> u64 {

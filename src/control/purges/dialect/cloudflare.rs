@@ -45,7 +45,7 @@ impl IntoResponse for Failure {
             status if status.is_server_error() => code::INTERNAL,
             _ => code::BAD_PURGE,
         };
-        self.0.as_envelope(code).map(Body::from)
+        self.0.envelope(code).map(Body::from)
     }
 }
 

@@ -30,7 +30,7 @@ impl From<Problem> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        self.0.as_msg().map(Body::from)
+        self.0.msg().map(Body::from)
     }
 }
 
