@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 
 use super::problem::Problem;
@@ -22,6 +22,8 @@ pub const TOKEN_FILE: &str = "admin.token";
 pub const SCOPES: [&str; 5] = ["read", "purge", "purge:all", "warm", "admin"];
 /// Failures of one address within [`FAILURE_WINDOW`] before it is told to wait.
 const MAX_FAILURES: u32 = 10;
+/// Where clients of other caches have their token.
+const KEYS: [HeaderName; 2] = [HeaderName::from_static("fastly-key"), HeaderName::from_static("x-auth-key")];
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses whose failures are counted.
 const MAX_ADDRESSES: usize = 10_000;
@@ -122,18 +124,47 @@ impl Tokens {
         conn: &ConnInfo,
         now: Millis,
     ) -> Result<Arc<TokenConfig>, Problem> {
-        if let Some(token) = self.find(headers, now) {
-            return Ok(token);
+        match self.find(headers, now) {
+            Some(token) => Ok(token),
+            None => Err(self.unauthorized(headers, conn)),
         }
-        // Guesses are slowed down; who has a valid token is not kept out by another's guesses.
-        let address = conn.peer.ip();
-        self.check_failures(address)?;
-        if headers.contains_key(header::AUTHORIZATION) {
-            self.count_failure(address);
+    }
+
+    /// The same, with the token where clients of other caches have it.
+    pub(super) fn authenticate_key(
+        &self,
+        headers: &HeaderMap,
+        conn: &ConnInfo,
+        now: Millis,
+    ) -> Result<Arc<TokenConfig>, Problem> {
+        match self.find_key(headers, now) {
+            Some(token) => Ok(token),
+            None => Err(self.unauthorized(headers, conn)),
+        }
+    }
+
+    fn unauthorized(&self, headers: &HeaderMap, conn: &ConnInfo) -> Problem {
+        if let Err(slowed) = self.failed(headers, conn.peer.ip()) {
+            return slowed;
         }
         let detail = "a valid token is needed: Authorization: Bearer TOKEN";
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
-        Err(problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// No token is valid. Guesses are slowed down; who has a valid token is not kept out by another's guesses.
+    pub(super) fn failed(&self, headers: &HeaderMap, address: IpAddr) -> Result<(), Problem> {
+        self.check_failures(address)?;
+        if headers.contains_key(header::AUTHORIZATION) || KEYS.iter().any(|name| headers.contains_key(name)) {
+            self.count_failure(address);
+        }
+        Ok(())
+    }
+
+    /// The token of a request, in any of the fields in which other caches' clients send theirs.
+    pub(super) fn find_key(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
+        let mut keys = KEYS.into_iter().filter_map(|name| headers.get(name));
+        self.find(headers, now).or_else(|| keys.find_map(|key| self.find_token(key.as_bytes(), now)))
     }
 
     pub(super) fn find(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {

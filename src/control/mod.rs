@@ -124,6 +124,7 @@ impl Control {
             .route("/v1/warmups/{id}", get(warmups::show).delete(warmups::cancel))
             .route("/v1/warmups/{id}/urls", get(warmups::urls))
             .route("/openapi.json", get(openapi::openapi))
+            .merge(purges::dialect::routes())
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
         // Outside first: what is only answered again is not recorded again.

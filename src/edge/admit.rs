@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::Edge;
+use super::addressed::{is_purge_location, is_purge_method};
 use super::client::{self, Client};
 use super::config::{Config, Site, Treatment};
 use super::refusal::{Reason, Refusal};
@@ -119,9 +120,6 @@ impl Refused {
         Box::new(Self { refusal, site, client: client.address, is_https })
     }
 }
-
-/// Methods of purge dialects: never forwarded, whatever the site lets in.
-const PURGE_METHODS: [&str; 5] = ["PURGE", "BAN", "PURGEKEYS", "PURGETAGS", "REFRESH"];
 
 impl Edge {
     /// Admits a request, or says why not.
@@ -237,7 +235,8 @@ fn check_site(
     client: &Client,
     host: &str,
 ) -> Result<(), Refusal> {
-    if PURGE_METHODS.contains(&parts.method.as_str()) {
+    let is_location = !site.purge.allow.is_empty() && is_purge_location((&parts.method, &parts.uri));
+    if is_location || is_purge_method(&parts.method) {
         let detail = "this address has no right to purge";
         return Err(Refusal::new(Reason::PurgeDenied, StatusCode::FORBIDDEN, detail));
     }

@@ -65,7 +65,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-pub use addressed::Addressed;
+pub use addressed::{Addressed, is_purge_location, is_purge_method};
 pub use answer::Answer;
 pub use body::{Body, BodyError};
 pub use explain::{Explanation, Lifetime};

@@ -24,6 +24,8 @@ mod conditional;
 mod crash;
 mod damage;
 mod debug_field;
+mod dialect_apis;
+mod dialect_plugins;
 mod disk;
 mod disk_faults;
 mod disk_limits;

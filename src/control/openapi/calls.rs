@@ -24,13 +24,14 @@ pub(super) enum Scope {
     Needs(&'static str),
 }
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
-const LIMIT: (&str, &str, &str) = ("limit", "integer", "Items of a page, 1 to 1000; 100 by default");
-const AFTER: (&str, &str, &str) = ("after", "string", "`next` of the page before");
+pub(super) const LIMIT: (&str, &str, &str) =
+    ("limit", "integer", "Items of a page, 1 to 1000; 100 by default");
+pub(super) const AFTER: (&str, &str, &str) = ("after", "string", "`next` of the page before");
 const SITE: (&str, &str, &str) = ("site", "string", "Only what belongs to this site");
 
-const GET: Call = Call {
+pub(super) const GET: Call = Call {
     method: "get",
     path: "",
     id: "",

@@ -2,12 +2,14 @@
 //! the routes in this folder's source.
 
 mod calls;
+mod more;
 mod schemas;
 
 use axum::Json;
 use serde_json::{Map, Value, json};
 
 use calls::{CALLS, Call, Scope};
+use more::MORE_CALLS;
 
 /// `GET /openapi.json`, for everybody.
 pub(super) async fn openapi() -> Json<Value> {
@@ -16,8 +18,9 @@ pub(super) async fn openapi() -> Json<Value> {
 
 fn document() -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for call in CALLS {
-        let path = paths.entry(call.path).or_insert_with(|| json!({}));
+    for call in all() {
+        // A path's rest is one parameter here.
+        let path = paths.entry(call.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[call.method] = operation(call);
     }
     json!({
@@ -43,8 +46,13 @@ fn document() -> Value {
     })
 }
 
+fn all() -> impl Iterator<Item = &'static Call> {
+    CALLS.iter().chain(MORE_CALLS)
+}
+
 fn operation(call: &Call) -> Value {
     let in_path = call.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let in_path = in_path.map(|name| name.trim_start_matches('*'));
     let in_path = in_path
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let in_query = call.query.iter().map(|(name, kind, about)| {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 pub(super) fn schemas() -> Value {
     let mut all = Map::new();
-    for part in [requests(), purges(), holdings(), others(), problems()] {
+    for part in [requests(), purges(), warmups(), dialects(), holdings(), others(), problems()] {
         if let Value::Object(part) = part {
             all.extend(part);
         }
@@ -52,6 +52,64 @@ fn requests() -> Value {
         request["additionalProperties"] = json!(false);
     }
     json!({ "PurgeRequest": purge, "ExplainRequest": explain })
+}
+
+fn warmups() -> Value {
+    let mut request = object(
+        json!({
+            "site": { "type": ["string", "null"] },
+            "urls": strings("Of the token's sites"),
+            "sitemap": { "type": ["string", "null"], "format": "uri", "description": "Of a site; an index and .gz too" },
+            "encodings": strings("Each is asked for: br, gzip, zstd, identity"),
+            "headers": { "type": "array", "items": { "type": "object" }, "description": "Each set is asked for" },
+            "rate": { "type": "number", "description": "Requests a second" },
+            "concurrency": { "type": "integer", "minimum": 1 },
+            "refresh": { "type": "boolean", "default": false, "description": "Revalidates what is there" },
+            "hold": { "type": ["string", "null"], "description": "Exempt from eviction for so long, as in 12h" },
+        }),
+        &[],
+    );
+    request["additionalProperties"] = json!(false);
+    let job = object(json!({ "id": { "type": "string" }, "state": { "type": "string" } }), &["id"]);
+    let url =
+        object(json!({ "url": { "type": "string" }, "outcome": { "type": ["string", "null"] } }), &["url"]);
+    json!({
+        "WarmupRequest": request,
+        "Warmup": job,
+        "WarmupPage": page("Warmup"),
+        "WarmupUrl": url,
+        "WarmupUrlPage": page("WarmupUrl"),
+    })
+}
+
+fn dialects() -> Value {
+    let fastly =
+        object(json!({ "status": { "type": "string" }, "id": { "type": "string" } }), &["status", "id"]);
+    let request = object(
+        json!({
+            "files": { "type": "array", "items": { "type": ["string", "object"] } },
+            "tags": strings("Cache tags"),
+            "hosts": strings("Hosts"),
+            "prefixes": strings("Prefixes of URLs"),
+            "purge_everything": { "type": "boolean" },
+        }),
+        &[],
+    );
+    let answer = object(
+        json!({
+            "success": { "type": "boolean" },
+            "errors": { "type": "array" },
+            "messages": { "type": "array" },
+            "result": { "type": ["object", "null"] },
+        }),
+        &["success", "errors"],
+    );
+    json!({
+        "FastlyPurge": fastly,
+        "FastlyPurges": { "type": "object", "additionalProperties": { "type": "string" } },
+        "CloudflareRequest": request,
+        "CloudflareAnswer": answer,
+    })
 }
 
 fn purges() -> Value {

@@ -1,7 +1,6 @@
 //! `/v1/purges`: purging, and the log of purges.
 
-mod guess;
-mod method;
+pub(super) mod dialect;
 mod order;
 mod show;
 

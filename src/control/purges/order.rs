@@ -10,7 +10,7 @@ use crate::edge::{BadUrl, Edge};
 use crate::purge::Selector;
 
 /// Entries of all lists together.
-const MAX_ENTRIES: usize = 10_000;
+pub(super) const MAX_ENTRIES: usize = 10_000;
 /// Errors that one answer names.
 const MAX_ERRORS: usize = 100;
 const MAX_NOTE_BYTES: usize = 1024;
@@ -139,13 +139,18 @@ impl Checked {
             return Ok(self.selectors);
         }
         let detail = format!("{} entries are wrong; nothing was purged", self.errors.len());
-        let errors = self.errors.into_iter().take(MAX_ERRORS);
-        Err(errors.fold(bad(&detail), |problem, (pointer, why)| problem.at(&pointer, why)))
+        Err(wrong(&detail, self.errors))
     }
 }
 
+/// What is wrong, entry by entry.
+pub(super) fn wrong(detail: &str, errors: Vec<(String, String)>) -> Problem {
+    let errors = errors.into_iter().take(MAX_ERRORS);
+    errors.fold(bad(detail), |problem, (pointer, why)| problem.at(&pointer, why))
+}
+
 /// Tags are compared byte by byte, so what no response can have is a mistake.
-fn tag(tag: &str) -> Result<Selector, String> {
+pub(super) fn tag(tag: &str) -> Result<Selector, String> {
     if tag.trim() != tag || tag.contains(char::is_control) {
         return Err("a tag has no control characters, and no space around it".into());
     }

@@ -41,7 +41,7 @@ pub(in super::super) async fn create(
 ) -> Result<Response, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "warm", control.parts.clock.now())?;
     let warmups = &control.parts.warmups;
-    let body = read(&headers, body).await?;
+    let body = super::super::purges::read_body(&headers, body, MAX_BODY_BYTES).await?;
     let order = order::parse(&body)?;
     let mut checked = order.check(&token, &warmups.edge)?;
     if let Some(sitemap) = &order.sitemap {
@@ -247,21 +247,4 @@ fn find(warmups: &Warmups, token: &TokenConfig, id: &str) -> Result<Arc<Job>, Pr
 
 fn may_see(token: &TokenConfig, job: &Job) -> bool {
     job.spec.sites.iter().all(|site| token.covers(site))
-}
-
-async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
-    let too_large =
-        || order::too_large(format!("a warm job has at most {MAX_BODY_BYTES} bytes; send several"));
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
-        return Err(too_large());
-    }
-    axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-            return too_large();
-        }
-        Problem::new(StatusCode::BAD_REQUEST, "bad-body", "the request's body broke off")
-    })
 }
