@@ -222,13 +222,15 @@ impl Node {
                 tokio::spawn(listener.server.clone().run(0, always.clone()));
             }
             tokio::spawn(sweep(self.origins.clone()));
-            tokio::spawn(self.control.warm());
+            let warming = tokio::spawn(self.control.warm());
             tokio::spawn(self.control.clone().compact_purges());
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");
             on_ready(Stopper(stopper));
             let ended = self.until_ended(&phase_sender, stops, deaths).await;
+            // What it would store from here on is not kept; the next process goes on with it.
+            warming.abort();
             if tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await.is_err() {
                 tracing::warn!("the store is not written out: its last segment is scanned at the next start");
             }

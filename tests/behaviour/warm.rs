@@ -530,15 +530,15 @@ fn warm_over_a_restart(count: usize, rate: f64) {
     let node = node.restarted(Signal::KILL);
     let after = job(&node, &id);
     assert_ne!(after["state"], "done");
-    // Events of the last quarter of a second may not be written down.
-    assert!(requests(&after) as f64 >= requests(&before) as f64 - rate, "{before} {after}");
+    // Those of the last two seconds are asked for again, and of a quarter more nothing is written down.
+    assert!(requests(&after) as f64 >= requests(&before) as f64 - 3.0 * rate, "{before} {after}");
     assert!(holds_within(limit, || job(&node, &id)["state"] == "done"));
     let done = job(&node, &id);
     assert_eq!(done["requests"], json!({ "total": total, "done": total, "failed": 0 }));
     assert_eq!((&done["done"], &done["failed"]), (&count.into(), &0.into()));
     assert_eq!(done["who"], "local");
     let asked = origin.total();
-    assert!(asked as f64 <= total as f64 + rate, "{asked} requests for {total}");
+    assert!(asked as f64 <= total as f64 + 3.0 * rate, "{asked} requests for {total}");
     assert_all_hit(&node, count, &encodings);
     assert_eq!(origin.total(), asked);
     eprintln!("{count} URLs in 3 encodings: {found:.1} requests a second of {rate}, {asked} asked in all");

@@ -13,6 +13,9 @@ use super::record::{Event, Spec};
 /// Larger files are none of ours.
 const MAX_FILE_BYTES: u64 = 128 << 20;
 const ENDING: &str = "jsonl";
+/// What a response may take from its answer to the disk. Answers noted this shortly before a process ended are asked for
+/// again: what they stored may have been lost with it.
+const UNSETTLED_MS: u64 = 2000;
 
 /// The directory of the jobs.
 #[derive(Clone, Debug)]
@@ -94,13 +97,21 @@ fn read(path: &Path) -> io::Result<Job> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let job = Job::new(spec);
-    for line in lines {
-        let event = line.ok().and_then(|line| serde_json::from_str::<Event>(&line).ok());
-        if let Some(event) = event {
-            job.replay(event);
-        }
+    let events = lines.filter_map(|line| serde_json::from_str(&line.ok()?).ok());
+    for event in settled(events.collect()) {
+        job.replay(event);
     }
     Ok(job)
+}
+
+/// What happened, without what may have to happen again.
+fn settled(mut events: Vec<Event>) -> Vec<Event> {
+    let time = |event: &Event| if let Event::Reply { t, .. } = event { Some(*t) } else { None };
+    let is_over = events.iter().any(|event| matches!(event, Event::Ended { .. }));
+    if let Some(last) = events.iter().filter_map(time).max().filter(|_| !is_over) {
+        events.retain(|event| time(event).is_none_or(|t| t + UNSETTLED_MS < last));
+    }
+    events
 }
 
 #[cfg(test)]
@@ -108,7 +119,6 @@ mod tests {
     use super::super::job::tests::{reply, spec};
     use super::super::record::{Outcome, State};
     use super::*;
-    use crate::rules::time::Millis;
 
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("larder-warm-{name}-{}", std::process::id()));
@@ -125,22 +135,22 @@ mod tests {
         let job = Job::new(Spec { seq: 2, id: "2-b".into(), ..spec(4, &["br"]) });
         files.create(&job.spec).unwrap();
         files.create(&Spec { seq: 1, id: "1-a".into(), ..spec(1, &["br"]) }).unwrap();
-        job.start(Millis(3));
-        job.answered(1, reply(Outcome::Stored));
-        files.append("2-b", &job.take_unwritten(), false).unwrap();
+        let event = |n, t| serde_json::to_vec(&Event::Reply { n, t, reply: reply(Outcome::Stored) }).unwrap();
+        files.append("2-b", &event(1, 10), false).unwrap();
         // Torn by a crash, and written on to by the next process.
         files.append("2-b", b"{\"reply\":{\"n\":2,\"t", false).unwrap();
-        job.answered(3, reply(Outcome::Fresh));
-        files.append("2-b", &job.take_unwritten(), false).unwrap();
-        job.answered(0, reply(Outcome::Fresh));
-        files.append("2-b", &job.take_unwritten(), true).unwrap();
+        files.append("2-b", &event(3, 20), false).unwrap();
+        files.append("2-b", &event(0, 5000), true).unwrap();
         fs::write(directory.join("warmups/3-c.new"), "{").unwrap();
         fs::write(directory.join("warmups/4-d.jsonl"), "{}\n").unwrap();
         let found = files.load();
         let ids: Vec<&str> = found.iter().map(|job| job.spec.id.as_str()).collect();
         assert_eq!(ids, ["1-a", "2-b"]);
-        assert_eq!(found[1].todo(), [2], "what was torn");
+        assert_eq!(found[1].todo(), [0, 2], "what was torn, and what may be lost");
         assert_eq!(found[1].state(), State::Queued);
+        let ended = Event::Ended { at: 9, state: State::Done, by: None, from: None };
+        files.append("2-b", &serde_json::to_vec(&ended).unwrap(), true).unwrap();
+        assert_eq!(files.load()[1].todo(), [2], "an end is written when all is");
         files.remove("2-b").unwrap();
         assert_eq!(files.load().len(), 1);
         fs::remove_dir_all(directory).unwrap();

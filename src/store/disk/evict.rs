@@ -110,11 +110,15 @@ impl Writer {
 
     /// Where something is held, makes room for it and for the next segment before that is opened.
     pub(super) fn evict_for_held(&mut self) {
-        // Half of the store is not held, so one round frees room.
-        for _ in 0..self.tier.table.all().len() {
+        if self.tier.holds.is_empty() {
+            return;
+        }
+        // Half of the store is not held, so one round frees room. Counted first: who has the list keeps the segments.
+        let segments = self.tier.table.all().len();
+        for _ in 0..segments {
             let kept = self.tier.shared.kept_bytes();
             let has_room = kept + self.spare_bytes() <= self.tier.limits.capacity();
-            if self.tier.holds.is_empty() || has_room || !self.evict_now() {
+            if has_room || !self.evict_now() {
                 return;
             }
         }
