@@ -155,7 +155,7 @@ impl Tokens {
     /// No token is valid. Guesses are slowed down; who has a valid token is not kept out by another's guesses.
     pub(super) fn failed(&self, headers: &HeaderMap, address: IpAddr) -> Result<(), Problem> {
         self.check_failures(address)?;
-        if headers.contains_key(header::AUTHORIZATION) || KEYS.iter().any(|name| headers.contains_key(name)) {
+        if has_key(headers) {
             self.count_failure(address);
         }
         Ok(())
@@ -220,6 +220,11 @@ impl Tokens {
         }
         entry.0 += 1;
     }
+}
+
+/// Whether a request claims to have a token.
+pub(super) fn has_key(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || KEYS.iter().any(|name| headers.contains_key(name))
 }
 
 fn read_or_make(path: &Path) -> io::Result<String> {
