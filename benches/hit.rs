@@ -142,6 +142,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         header_count: 100,
         fills: edge::config::Fills::new(1),
         sites: vec![Arc::new(site)],
+        origins: Vec::new(),
     };
     let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off }).expect("off can't fail");
     let purges = larder::purge::Purges::open(larder::purge::Config::default(), clock).expect("memory");

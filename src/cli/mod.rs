@@ -5,10 +5,12 @@ mod client;
 mod completions;
 mod demo;
 mod inspect;
+mod life;
 mod purge;
 mod schema;
 mod serve;
 mod status;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +43,8 @@ enum Command {
     Status(status::Args),
     Purge(purge::Args),
     Inspect(inspect::Args),
+    Reload(life::Reload),
+    Drain(life::Drain),
     Completions(completions::Args),
 }
 
@@ -54,6 +58,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Reload(args) => life::reload(&args),
+        Command::Drain(args) => life::drain(&args),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

@@ -5,6 +5,7 @@
 mod auth;
 mod handler;
 mod health;
+mod life;
 mod metrics;
 mod objects;
 mod problem;
@@ -16,15 +17,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 
 pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
 pub use handler::AdminHandler;
+pub use life::{Fault, Order, Orders, Reloaded};
 pub use metrics::{ProcessMetrics, WorkerMetrics};
 pub(crate) use purges::CLI_AGENT;
 
-use crate::edge::Edge;
+use crate::edge::LiveEdge;
 use crate::net::Connections;
 use crate::origin::Origin;
 use crate::purge::Purges;
@@ -38,13 +40,11 @@ pub struct Parts {
     /// The node's public name.
     pub name: String,
     /// The data path.
-    pub edge: Arc<Edge>,
+    pub edge: Arc<LiveEdge>,
     /// The store.
     pub store: Arc<Store>,
     /// The log of purges.
     pub purges: Arc<Purges>,
-    /// All origins.
-    pub origins: Vec<Arc<Origin>>,
     /// The connections of the data listeners.
     pub connections: Arc<Connections>,
     /// Node time.
@@ -53,6 +53,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Directory of the store, where a made token is kept.
     pub store_path: PathBuf,
+    /// Whoever reloads and drains.
+    pub orders: Orders,
 }
 
 /// The control path of a node.
@@ -75,6 +77,18 @@ impl Control {
         self.is_ready.store(is_ready, Relaxed);
     }
 
+    /// All origins that are in use.
+    pub(crate) fn origins(&self) -> Vec<Arc<Origin>> {
+        self.parts.edge.current().config().origins.clone()
+    }
+
+    /// Reads or makes what these tokens need; the result has them replace those in use.
+    pub fn prepare_tokens(&self, tokens: &[TokenConfig]) -> Result<impl FnOnce() + use<>, TokenFileError> {
+        let known = Tokens::known(tokens, &self.parts.store_path)?;
+        let tokens = self.tokens.clone();
+        Ok(move || tokens.replace(known))
+    }
+
     /// For the data path: whether a token may be told how a response of a site was found.
     pub fn debug_right(&self) -> impl Fn(&[u8], &str) -> bool + Send + Sync + 'static {
         let (tokens, clock) = (self.tokens.clone(), self.parts.clock);
@@ -89,6 +103,8 @@ impl Control {
             .route("/v1/objects", get(objects::objects))
             .route("/v1/purges", get(purges::list).post(purges::create))
             .route("/v1/purges/{id}", get(purges::show))
+            .route("/v1/reload", post(life::reload))
+            .route("/v1/drain", post(life::drain))
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
         AdminHandler::new(api.with_state(self.clone()))

@@ -28,14 +28,15 @@ pub(super) async fn objects(
     let bad =
         |detail: String| Problem::new(StatusCode::BAD_REQUEST, "bad-url", detail.clone()).at("url", detail);
     let url = asked.url.ok_or_else(|| bad("the parameter url is missing: ?url=https://…".into()))?;
-    let located = control.parts.edge.locate(&url).map_err(|error| bad(error.to_string()))?;
+    let edge = control.parts.edge.current();
+    let located = edge.locate(&url).map_err(|error| bad(error.to_string()))?;
     if !token.covers(&located.site) {
         let detail = format!("the token {:?} is not for the site {:?}", token.name, located.site);
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
     }
     let mut items = Vec::new();
     for key in &located.keys {
-        items.extend(control.parts.edge.inspect(key).await);
+        items.extend(edge.inspect(key).await);
     }
     Ok(Json(json!({
         "url": url,

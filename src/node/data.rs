@@ -6,13 +6,13 @@ use std::time::Instant;
 use http::{Request, Response, StatusCode};
 
 use crate::control::Control;
-use crate::edge::{Answer, Body, Edge};
+use crate::edge::{Answer, Body, LiveEdge};
 use crate::net::{ConnInfo, Handler, RequestBody};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Data {
-    pub(super) edge: Arc<Edge>,
+    pub(super) edge: Arc<LiveEdge>,
     pub(super) control: Arc<Control>,
 }
 
@@ -20,14 +20,15 @@ impl Data {
     #[cold]
     fn purge(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
         let (parts, body) = request.into_parts();
-        let addressed = self.edge.addressed(&parts, &body, conn);
+        let edge = self.edge.current();
+        let addressed = edge.addressed(&parts, &body, conn);
         let allowed = addressed.and_then(|to| Some((self.control.may_purge(&parts.headers, &to)?, to)));
         let Some((who, to)) = allowed else {
             // It says why not.
-            return self.edge.handle(Request::from_parts(parts, body), conn, arrived);
+            return edge.handle(Request::from_parts(parts, body), conn, arrived);
         };
         let answering = self.control.clone().purge_by_method(parts.clone(), to.clone(), who);
-        self.edge.answer_of((parts, to), conn, arrived, answering)
+        edge.answer_of((parts, to), conn, arrived, answering)
     }
 }
 
@@ -39,10 +40,10 @@ impl Handler for Data {
         if request.method().as_str() == "PURGE" {
             return self.purge(request, conn, arrived);
         }
-        self.edge.handle(request, conn, arrived)
+        self.edge.with(|edge| edge.handle(request, conn, arrived))
     }
 
     fn malformed(&self, status: StatusCode, conn: &ConnInfo) -> Option<Response<Body>> {
-        Handler::malformed(&self.edge, status, conn)
+        self.edge.with(|edge| Handler::malformed(edge, status, conn))
     }
 }

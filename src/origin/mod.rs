@@ -71,7 +71,7 @@ impl ServerConfig {
 }
 
 /// Where an origin's responses come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// HTTP servers that answer alike.
     Servers(Vec<ServerConfig>),
@@ -91,7 +91,7 @@ pub enum Balance {
 }
 
 /// `[[origin]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The origin's name.
     pub name: String,
@@ -131,6 +131,8 @@ pub struct Origin {
     config: Config,
     kind: Kind,
     fills: Arc<Semaphore>,
+    /// Of its TLS files.
+    files: blake3::Hash,
 }
 
 #[derive(Debug)]
@@ -174,7 +176,13 @@ impl Origin {
             }
         };
         let fills = Arc::new(Semaphore::new(config.fills));
-        Ok(Arc::new(Self { config, kind, fills }))
+        let files = config.tls.digest();
+        Ok(Arc::new(Self { config, kind, fills, files }))
+    }
+
+    /// Whether this is what another would be that is set up now: it can go on, with its connections.
+    pub fn is_as(&self, config: &Config) -> bool {
+        self.config == *config && self.files == config.tls.digest()
     }
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's

@@ -41,9 +41,14 @@ pub struct Process {
 
 impl Process {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(Command::new(binary()), arguments)
+    }
+
+    /// The same, by a command of the test's own.
+    pub fn start_with(mut command: Command, arguments: &[&str]) -> Self {
         raise_descriptor_limit();
         let started = Instant::now();
-        let mut child = Command::new(binary())
+        let mut child = command
             .args(arguments)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -67,12 +72,17 @@ impl Process {
         lock(&self.lines).clone()
     }
 
+    /// Of the process that serves: the one that was started, or the last that took over from it.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let lines = self.lines();
+        let ready = lines.iter().rev().find_map(|line| line.split_once("ready pid="));
+        let pid = ready.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        pid.unwrap_or_else(|| self.child.id())
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the signal is sent");
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process");
+        kill_process(pid, signal).expect("the signal is sent");
     }
 
     pub fn exited(&mut self) -> Option<ExitStatus> {
@@ -108,9 +118,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        let last = self.pid();
         if self.exited().is_none() {
             drop(self.child.kill());
             drop(self.child.wait());
+        }
+        if last != self.child.id() {
+            // One that took over; whose child it is now depends on the machine.
+            let _ = Pid::from_raw(last as i32).map(|pid| kill_process(pid, Signal::KILL));
         }
         if let Some(reader) = self.reader.take() {
             drop(reader.join());

@@ -91,7 +91,7 @@ impl Control {
                         "{path}: the only regular expressions are paths that end in /.*"
                     )));
                 }
-                let selector = self.parts.edge.select_target(&to.host, path, query);
+                let selector = self.parts.edge.current().select_target(&to.host, path, query);
                 return Ok((selector.map_err(|error| bad(error.to_string()))?, Source::Varnish));
             }
         };

@@ -39,7 +39,7 @@ pub(super) async fn create(
     let token = control.tokens.authorize(&headers, &conn, "purge", control.parts.clock.now())?;
     let body = read(&headers, body).await?;
     let order = order::parse(&body)?;
-    let (site, selectors) = order.resolve(&token, &control.parts.edge)?;
+    let (site, selectors) = order.resolve(&token, &control.parts.edge.current())?;
     let is_cli =
         headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes() == CLI_AGENT.as_bytes());
     let request = Request {

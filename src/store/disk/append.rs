@@ -58,6 +58,9 @@ impl Writer {
         pieces: &[Bytes],
     ) -> Result<(Arc<Segment>, Location), NotWritten> {
         let health = &self.tier.health;
+        if self.is_paused {
+            return Err(NotWritten);
+        }
         if health.mode() == Mode::Off || (health.mode() == Mode::ReadOnly && !health.is_retry_due()) {
             return Err(NotWritten);
         }
