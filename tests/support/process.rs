@@ -111,6 +111,17 @@ impl Process {
         kib("RssAnon:") + kib("RssShmem:")
     }
 
+    /// What its descriptors lead to, each with how often, without numbers.
+    pub fn open_files(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut files = std::collections::BTreeMap::new();
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its descriptors");
+        for link in folder.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()) {
+            let name = link.to_string_lossy().replace(|c: char| c.is_ascii_digit(), "");
+            *files.entry(name).or_insert(0) += 1;
+        }
+        files
+    }
+
     pub fn open_fds(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its descriptors").count()
     }
