@@ -31,8 +31,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Threads of a worker for name lookups and files of directory origins.
 const BLOCKING_THREADS: usize = 8;
-/// Fills under way may take this long before another process has the store.
-const FILLS_PATIENCE: Duration = Duration::from_secs(5);
+/// Fills under way may take this long before another process has the store; longer ones are not stored.
+const FILLS_PATIENCE: Duration = Duration::from_secs(1);
 /// After a handover, connections on which no request comes are closed.
 const LEAVE_GRACE: Duration = Duration::from_secs(5);
 

@@ -234,8 +234,8 @@ impl Store {
     }
 
     /// Writes what is queued, seals what is open, and writes nothing until [`Self::resume`]: another process may have
-    /// the store. Fills under way are waited for as long as `patience`; what is not written by then is served,
-    /// and not stored.
+    /// the store. Fills under way are waited for as long as `patience`; what is not complete by then is served
+    /// to its end, and not stored.
     pub async fn pause(&self, patience: Duration) {
         self.tier.pause(patience).await;
     }

@@ -73,7 +73,7 @@ impl Load<'_> {
             next += every;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
             round += THREADS;
-            let (slot, n) = (round % CONNECTIONS, round / CONNECTIONS % OBJECTS);
+            let (slot, n) = (round / THREADS % CONNECTIONS, round % OBJECTS);
             let answer = clients[slot].exchange(&get(&format!("/o/{n}")));
             assert_eq!(answer.status, 200, "{:?}", answer.fields);
             assert!(answer.body == self.bodies[n], "/o/{n}: other bytes");

@@ -318,3 +318,44 @@ fn sockets_of_systemd_are_used() {
         node.get("/a").assert_hit();
     }
 }
+
+#[test]
+fn a_large_fill_under_way_arrives_whole_though_the_store_is_another_s() {
+    const LENGTH: usize = 12_000_000;
+    let body = pattern(LENGTH, 5);
+    let (origin, gate) = (Origin::start(), Gate::new());
+    let (held, sent) = (gate.clone(), body.clone());
+    origin.on("/big", move |_| {
+        let head =
+            format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: {LENGTH}\r\n\r\n");
+        let (first, rest) = sent.split_at(2_000_000);
+        vec![
+            Step::Send(head.into()),
+            Step::Send(first.to_vec()),
+            Step::Wait(held.clone()),
+            Step::Send(rest.to_vec()),
+        ]
+    });
+    let node = node(&origin).disk("512MiB").start();
+    let _open = OpenOnDrop(gate.clone());
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(node.http())).collect();
+    for client in &mut clients {
+        client.send(&get("/big").bytes());
+    }
+    eventually("the origin is asked", || origin.begun("/big") == 1);
+    let before = node.pid();
+    node.signal(Signal::USR2);
+    eventually("another process serves", || node.pid() != before);
+    gate.open();
+    for mut client in clients {
+        let answer = client.response("GET");
+        answer.assert_status(200);
+        assert_same_bytes(&answer.body, &body);
+    }
+    // The new one knows nothing of it, and asks for itself.
+    assert_same_bytes(&node.get("/big").body, &body);
+    assert_same_bytes(&node.await_hit("/big").body, &body);
+    eventually("the one before has ended", || !is_alive(before));
+    assert_eq!(origin.count("/big"), 2);
+    node.assert_no_panic();
+}
