@@ -74,7 +74,7 @@ impl ServerConfig {
 }
 
 /// Where an origin's responses come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// HTTP servers that answer alike.
     Servers(Vec<ServerConfig>),
@@ -94,7 +94,7 @@ pub enum Balance {
 }
 
 /// `[[origin]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The origin's name.
     pub name: String,
@@ -136,6 +136,8 @@ pub struct Origin {
     fills: Arc<Semaphore>,
     /// Requests under way that could wait.
     spares: AtomicUsize,
+    /// Of its TLS files.
+    files: blake3::Hash,
 }
 
 #[derive(Debug)]
@@ -179,7 +181,13 @@ impl Origin {
             }
         };
         let fills = Arc::new(Semaphore::new(config.fills));
-        Ok(Arc::new(Self { config, kind, fills, spares: AtomicUsize::new(0) }))
+        let files = config.tls.digest();
+        Ok(Arc::new(Self { config, kind, fills, spares: AtomicUsize::new(0), files }))
+    }
+
+    /// Whether this is what another would be that is set up now: it can go on, with its connections.
+    pub fn is_as(&self, config: &Config) -> bool {
+        self.config == *config && self.files == config.tls.digest()
     }
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's

@@ -31,7 +31,7 @@ pub enum LogOutput {
 }
 
 /// `[access_log]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
     /// Where the lines go.
     pub output: LogOutput,
