@@ -167,22 +167,13 @@ impl Node {
         let mut sockets = parts::shared(&bound, DATA, &config.listen)?;
         let connections = parts::connections(&config);
         let net_metrics = NetMetrics::new(workers, &bound);
-        let certificates = parts::certificates(&config.certificates)?;
-        let admin_certificates = parts::certificates(config.admin.certificate.as_slice())?;
-        let tls = parts::tls(&certificates, !config.certificates.is_empty(), None)?;
+        let of_admin = config.admin.certificate.as_slice();
+        let certificates = (parts::certificates(&config.certificates)?, parts::certificates(of_admin)?);
+        let tls = parts::tls(&certificates.0, !config.certificates.is_empty(), None)?;
         let life = LifeMetrics::new();
-        let all_certificates = vec![certificates.clone(), admin_certificates.clone()];
         let (orders, received) = mpsc::channel(ORDERS);
         let parts = Parts {
-            registry: parts::registry(
-                &edge,
-                &store,
-                &purges,
-                &warmups,
-                &net_metrics,
-                all_certificates,
-                &life,
-            ),
+            registry: parts::registry(&edge, (&store, &purges, &warmups), &net_metrics, &certificates, &life),
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
@@ -197,13 +188,12 @@ impl Node {
         edge.current().let_debug(control.debug_right());
         store.let_compare(parts::comparison(&edge));
         let (admin, scrapers) =
-            control_listeners(&control, &config, &admin_certificates, &mut inherited, &mut sockets)?;
+            control_listeners(&control, &config, &certificates.1, &mut inherited, &mut sockets)?;
         inherited.close_others();
         let handler = Data { edge: edge.clone(), control: control.clone() };
         let (limits, counted) = (config.limits.clone(), connections.clone());
         let data = Server::new(handler, limits, bound, tls, counted, net_metrics, workers);
         let of_reload = (edge.clone(), data.clone(), connections, control.clone());
-        let certificates = (certificates, admin_certificates);
         let reloader = Reloader::new((source, config, loop_id), of_reload, certificates, life.clone());
         Ok(Self {
             data,

@@ -193,11 +193,9 @@ pub(super) fn tls(
 
 pub(super) fn registry(
     edge: &Arc<LiveEdge>,
-    store: &Arc<Store>,
-    purges: &Arc<Purges>,
-    warmups: &Arc<Warmups>,
+    (store, purges, warmups): (&Arc<Store>, &Arc<Purges>, &Arc<Warmups>),
     net: &Arc<NetMetrics>,
-    certificates: Vec<Arc<Certificates>>,
+    (certificates, of_admin): &(Arc<Certificates>, Arc<Certificates>),
     life: &Arc<LifeMetrics>,
 ) -> Registry {
     let mut registry = Registry::default();
@@ -210,6 +208,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
     larder.register_collector(Box::new(WarmMetrics(warmups.clone())));
     larder.register_collector(Box::new(OriginCollector(edge.clone())));
+    let certificates = vec![certificates.clone(), of_admin.clone()];
     larder.register_collector(Box::new(CertificateMetrics(certificates)));
     larder.register_collector(Box::new(life.clone()));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
