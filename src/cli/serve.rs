@@ -21,7 +21,7 @@ const DEFAULT_FILE: &str = "/etc/larder/larder.toml";
   larder serve --origin https://shop.example --listen 127.0.0.1:8080
   larder serve --origin ./public --memory 64MiB --workers 1
 
-Signals: SIGTERM and SIGINT drain, a second one stops at once.
+Signals: SIGTERM and SIGINT drain, a second one stops at once. SIGUSR1 opens the access log anew.
 Environment: LARDER_LOG sets the program log's level, e.g. LARDER_LOG=debug.")]
 pub(super) struct Args {
     /// The configuration file [default: /etc/larder/larder.toml]

@@ -275,4 +275,5 @@ pub(super) struct OriginTls {
 #[derive(Debug, Deserialize)]
 pub(super) struct AccessLog {
     pub(super) output: String,
+    pub(super) sample: String,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use toml::{Table, Value};
 
-use super::kind::{parse_cidr, parse_rate, parse_server_url};
+use super::kind::{parse_cidr, parse_rate, parse_server_url, parse_share};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
 use crate::edge::config::{Access, HeaderChanges, MissRate, PathPattern, RangeMiss, Signed, SitePurge};
@@ -14,7 +14,7 @@ use crate::net::{CertificateFiles, Limits, ListenConfig};
 use crate::rules::key::{QueryMode, QueryRule};
 use crate::rules::policy::{SetCookie, SitePolicy};
 use crate::rules::tags::{Separator, TagRule};
-use crate::telemetry::{AccessLogConfig, LogOutput};
+use crate::telemetry::{AccessLogConfig, EVERY_LINE, LogOutput};
 use crate::{origin, store};
 
 /// What a rule leaves open it takes from its site, setting by setting.
@@ -91,7 +91,10 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         store_path: raw.store.path,
         origins: raw.origin.iter().map(origin_config).collect(),
         sites: raw.site.iter().map(|site| site_config(site, &surrogate)).collect(),
-        access_log: AccessLogConfig { output: log_output(&raw.access_log.output) },
+        access_log: AccessLogConfig {
+            output: log_output(&raw.access_log.output),
+            sample_millionths: parse_share(&raw.access_log.sample).unwrap_or(EVERY_LINE),
+        },
     }
 }
 

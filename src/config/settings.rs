@@ -427,5 +427,7 @@ const EJECT: &[Setting] = &[
     later("max_percent", Kind::Int { min: 0, max: 100 }, "How many at once"),
 ];
 
-const ACCESS_LOG: &[Setting] =
-    &[setting("output", text(Format::LogOutput), r#""off""#, "off, stdout, stderr or a file")];
+const ACCESS_LOG: &[Setting] = &[
+    setting("output", text(Format::LogOutput), r#""off""#, "off, stdout, stderr or a file"),
+    setting("sample", text(Format::Share), r#""100%""#, "Of answers below 500; others are all logged"),
+];

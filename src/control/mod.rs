@@ -8,7 +8,9 @@ mod health;
 mod metrics;
 mod objects;
 mod problem;
+mod process;
 mod purges;
+mod saturation;
 mod status;
 
 use std::path::PathBuf;
@@ -21,8 +23,10 @@ use prometheus_client::registry::Registry;
 
 pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
 pub use handler::AdminHandler;
-pub use metrics::{ProcessMetrics, WorkerMetrics};
+pub use metrics::WorkerMetrics;
+pub use process::ProcessMetrics;
 pub(crate) use purges::CLI_AGENT;
+pub use saturation::Saturation;
 
 use crate::edge::Edge;
 use crate::net::Connections;

@@ -41,7 +41,7 @@ pub(super) async fn status(
         "hit_ratio": hit_ratio,
         "response_bytes": parts.edge.metrics().bytes(),
         "fetches_in_flight": parts.edge.flights(),
-        "access_log_dropped": parts.edge.access_log_dropped(),
+        "access_log_dropped": parts.edge.access_log().dropped(),
         "store": describe_store(&store),
         "purges": describe_purges(&parts.purges.stats()),
         "sites": sites,

@@ -189,6 +189,11 @@ impl Collapse {
         *hint = Hint { vary: Some(vary.clone()), ..Hint::default() };
     }
 
+    /// Requests that are answered from flights under way, beside the one a flight that leads it.
+    pub(super) fn followers(&self) -> usize {
+        self.flights.lock().values().map(|flight| flight.readers().saturating_sub(1)).sum()
+    }
+
     /// Flights under way.
     pub(super) fn in_flight(&self) -> usize {
         self.flights.lock().len()

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
@@ -20,6 +20,7 @@ use super::forward::Purpose;
 use super::purged::take_tags;
 use super::respond::content_length;
 use super::slices::Sliced;
+use super::trail::Trail;
 use super::{Edge, framing, resume};
 use crate::object::{Head, Object};
 use crate::origin::{InterimSender, OriginBody, OriginError, on_interim};
@@ -54,6 +55,8 @@ pub(super) struct Fill {
     /// Where interim responses go, if anywhere.
     pub(super) interim: Option<InterimSender>,
     pub(super) resumable: Option<resume::Resumable>,
+    /// Where it is told how long the origin took.
+    pub(super) trail: Option<Trail>,
 }
 
 /// What a fill fetches.
@@ -100,6 +103,7 @@ impl Fill {
             private: None,
             interim: None,
             resumable: None,
+            trail: None,
         }
     }
 
@@ -168,7 +172,12 @@ impl Fill {
         }
         let request_time = self.edge.clock.now();
         let version = self.edge.store.version();
-        let mut response = self.admitted.treatment.origin.send(request).await?;
+        let sent = Instant::now();
+        let answered = self.admitted.treatment.origin.send(request).await;
+        if let Some(trail) = &self.trail {
+            trail.asked_origin(sent.elapsed());
+        }
+        let mut response = answered?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
         framing::check(&mut response, reject_unknown)?;
         let response_time = self.edge.clock.now();

@@ -135,6 +135,12 @@ impl Flight {
         });
     }
 
+    /// How many wait for it or read from it.
+    pub(super) fn readers(&self) -> usize {
+        let state = self.state.lock();
+        state.readers.len() - state.free.len()
+    }
+
     /// Adds a chunk for the followers.
     pub(super) fn push(&self, chunk: Bytes) {
         self.change(|state| {

@@ -32,6 +32,7 @@ mod fills;
 mod flight;
 mod forward;
 mod framing;
+mod gauges;
 mod head;
 mod inspect;
 mod interim;
@@ -54,6 +55,7 @@ mod select;
 mod signed;
 mod sites;
 mod slices;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,6 +67,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 pub use addressed::Addressed;
 pub use answer::Answer;
 pub use body::{Body, BodyError};
+pub use gauges::EdgeGauges;
 pub use inspect::{BadUrl, Located, Variant};
 pub use metrics::{EdgeMetrics, Outcome};
 
@@ -86,6 +89,7 @@ use refusal::{Reason, Refusal};
 use respond::Serving;
 use route::Routes;
 use sites::Sites;
+use trail::Trail;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -179,9 +183,9 @@ impl Edge {
         self.collapse.in_flight()
     }
 
-    /// Lines that the access log had to drop.
-    pub fn access_log_dropped(&self) -> u64 {
-        self.access_log.dropped()
+    /// The access log.
+    pub fn access_log(&self) -> &AccessLog {
+        &self.access_log
     }
 
     fn answer(
@@ -206,6 +210,9 @@ impl Edge {
                 return Answer::now(Record::open(self, &asked, outcome, response));
             }
         };
+        if self.access_log.is_on() {
+            parts.extensions.insert(Trail::default());
+        }
         let now = self.clock.at(started);
         let step = self.step(&admitted, &parts, now);
         if let Step::Hit(object) = &step {
@@ -214,6 +221,7 @@ impl Edge {
             let asked = asked_of(&admitted, &parts, conn, started);
             return Answer::now(Record::open(self, &asked, Outcome::Hit, response));
         }
+        trail::identify(&mut parts.headers);
         if let Some(interim) = conn.interim(parts.version) {
             parts.extensions.insert(interim);
         }
@@ -288,6 +296,7 @@ impl Edge {
     #[inline]
     fn hit(&self, admitted: &Admitted, parts: &Parts, object: &Arc<Object>, now: Millis) -> Response<Body> {
         self.store.promote(object.head.key.hash());
+        trail::found(parts, object);
         object.touch(now);
         let status = CacheStatus {
             hit: true,
@@ -308,6 +317,7 @@ impl Edge {
         fwd: Option<(Fwd, Option<u16>)>,
         detail: &str,
     ) -> Response<Body> {
+        trail::found(parts, object);
         let status = CacheStatus {
             hit: fwd.is_none(),
             fwd: fwd.map(|(fwd, _)| fwd),

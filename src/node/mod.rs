@@ -8,6 +8,7 @@
 
 mod data;
 mod parts;
+mod rotate;
 
 use std::fs;
 use std::io;
@@ -21,7 +22,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
-use crate::control::{AdminHandler, Control, Parts, TokenFileError};
+use crate::control::{AdminHandler, Control, Parts, Saturation, TokenFileError};
 use crate::edge::{self, Edge};
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
 use crate::origin::{Origin, SetupError};
@@ -83,7 +84,9 @@ pub struct Node {
     admin: Listener,
     scrapers: Option<Listener>,
     origins: Vec<Arc<Origin>>,
+    edge: Arc<Edge>,
     store: Arc<Store>,
+    saturation: Arc<Saturation>,
     workers: usize,
     drain_timeout: Duration,
     drain_delay: Duration,
@@ -155,8 +158,9 @@ impl Node {
         );
         let net_metrics = NetMetrics::new(workers, &bound);
         let tls = server_tls(&config.certificates)?;
+        let saturation = Saturation::new(edge.clone(), connections.clone(), workers);
         let control_parts = Parts {
-            registry: parts::registry(&edge, &store, &purges, &origins, &net_metrics),
+            registry: parts::registry(&edge, &store, &purges, &origins, &net_metrics, &saturation),
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
@@ -173,7 +177,7 @@ impl Node {
         let scrapers = config
             .metrics
             .map(|address| listener(control.scrapers(), &config, &ListenConfig::plain(address), None));
-        let handler = Data { edge, control: control.clone() };
+        let handler = Data { edge: edge.clone(), control: control.clone() };
         let data = Server::new(handler, config.limits.clone(), bound, tls, connections, net_metrics, workers);
         Ok(Self {
             data,
@@ -182,7 +186,9 @@ impl Node {
             admin,
             scrapers: scrapers.transpose()?,
             origins,
+            edge,
             store,
+            saturation,
             workers,
             drain_timeout: config.drain_timeout,
             drain_delay: config.drain_delay,
@@ -220,6 +226,8 @@ impl Node {
                 tokio::spawn(listener.server.clone().run(0, always.clone()));
             }
             tokio::spawn(sweep(self.origins.clone()));
+            tokio::spawn(self.saturation.clone().sample());
+            tokio::spawn(rotate::on_signals(self.edge.clone()));
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");

@@ -10,9 +10,9 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use crate::config::{SiteConfig, TreatmentConfig};
-use crate::control::{ProcessMetrics, WorkerMetrics};
+use crate::control::{ProcessMetrics, Saturation, WorkerMetrics};
 use crate::edge::config::Fills;
-use crate::edge::{self, Edge};
+use crate::edge::{self, Edge, EdgeGauges};
 use crate::net::NetMetrics;
 use crate::origin::{Origin, OriginMetrics};
 use crate::purge::{self, PurgeMetrics, Purges};
@@ -109,17 +109,22 @@ pub(super) fn registry(
     purges: &Arc<Purges>,
     origins: &[Arc<Origin>],
     net: &Arc<NetMetrics>,
+    saturation: &Arc<Saturation>,
 ) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(ProcessMetrics));
     let larder = registry.sub_registry_with_prefix("larder");
     larder.register_collector(Box::new(EdgeCollector(edge.clone())));
+    larder.register_collector(Box::new(EdgeGauges(edge.clone())));
     larder.register_collector(Box::new(WorkerMetrics));
+    larder.register_collector(Box::new(saturation.clone()));
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    larder.register("host", "The machine", prometheus_client::metrics::info::Info::new(vec![("host", host)]));
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));
     registry
 }

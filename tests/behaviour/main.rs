@@ -13,6 +13,7 @@
 mod support;
 
 mod access_log;
+mod access_log_faults;
 mod admin;
 mod admission;
 mod broken_origin;
