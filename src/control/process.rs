@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -26,7 +27,7 @@ impl Collector for ProcessMetrics {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kib = |name: &str| number_after(&status, name).saturating_mul(1024);
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let started = boot_time() as f64 + stat.field(22) as f64 / ticks;
+        let started = boot_time() + stat.field(22) as f64 / ticks;
         let gauges = [
             ("process_start_time_seconds", "Start of the process, Unix time", started),
             ("process_resident_memory_bytes", "RSS", kib("VmRSS:") as f64),
@@ -71,10 +72,14 @@ impl Stat {
     }
 }
 
-/// When the machine started, Unix time; it does not change, and reading `/proc/stat` is slow on large machines.
-fn boot_time() -> u64 {
-    static BOOT: OnceLock<u64> = OnceLock::new();
-    *BOOT.get_or_init(|| number_after(&fs::read_to_string("/proc/stat").unwrap_or_default(), "btime"))
+/// When the machine started, Unix time: read once, since it is a difference of two clocks.
+fn boot_time() -> f64 {
+    static BOOT: OnceLock<f64> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.as_secs_f64() - (up.tv_sec as f64 + up.tv_nsec as f64 / 1e9)
+    })
 }
 
 /// Since Linux 6.2 the directory's size is the number of descriptors. Before, they are counted, which takes
@@ -102,7 +107,7 @@ mod tests {
         let files: Vec<_> = (0..50).map(|_| fs::File::open("/proc/self/stat").unwrap()).collect();
         assert!(open_descriptors() >= before.min(3) + 50);
         drop(files);
-        assert!(boot_time() > 1_500_000_000);
+        assert!(boot_time() > 1.5e9);
         assert!(Stat::read().field(22) > 0);
     }
 }

@@ -346,10 +346,10 @@ fn server_tls(files: &[net::CertificateFiles]) -> Result<Option<Arc<rustls::Serv
 
 async fn sweep(origins: Vec<Arc<Origin>>) {
     loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
         for origin in &origins {
             origin.sweep();
         }
+        tokio::time::sleep(SWEEP_EVERY).await;
     }
 }
 
