@@ -16,6 +16,7 @@ Without a PART, everything runs. What is missing is installed by apt-get and npm
   tidy         the rules of the house alone
   conformance  the public test suite for HTTP caches, against the baselines
   browser      the demo in headless Chromium
+  deploy       units, image, manifests, rules, dashboard: against the program, with a real Prometheus
 
 The heavy behaviour tests are short unless LARDER_SOAK_SECS and LARDER_IDLE_CONNECTIONS (10000 is what
 is promised; the default is 2000) say otherwise.
@@ -25,7 +26,7 @@ A failing part does not keep the next from running, a failing build does. The la
 TEXT
 }
 
-PARTS=(fmt clippy doc test conformance browser)
+PARTS=(fmt clippy doc test conformance browser deploy)
 EXTRA_PARTS=(behaviour tidy)
 
 parts=()
@@ -89,6 +90,17 @@ install_missing() {
         need curl curl
         need chromium chromium
     fi
+    if wants deploy; then
+        need promtool prometheus
+        need systemd-analyze systemd
+        need kubectl kubernetes-client
+        need openssl openssl
+        need strace strace
+        need docker-compose docker-compose
+        need ip iproute2
+        /usr/bin/python3 -c "import prometheus_client, yaml, ensurepip" 2>/dev/null ||
+            missing+=(python3-prometheus-client python3-yaml python3-venv)
+    fi
     if ((${#missing[@]} > 0)); then
         echo "installing ${missing[*]}"
         as_root apt-get update -qq
@@ -148,7 +160,7 @@ run_part() {
         doc) RUSTDOCFLAGS="-D warnings" check cargo doc --no-deps --locked ;;
         test) suite cargo test --locked --no-fail-fast ;;
         behaviour | tidy) suite cargo test --locked --no-fail-fast --test "$1" ;;
-        conformance | browser) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
+        conformance | browser | deploy) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
     esac
 }
 

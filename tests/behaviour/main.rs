@@ -47,6 +47,8 @@ mod miss_rate;
 mod origin_dir;
 mod origin_down;
 mod origin_errors;
+mod origin_health;
+mod origin_http2;
 mod origin_pool;
 mod origin_tls;
 mod parts;
