@@ -100,9 +100,10 @@ mod tests {
     fn load_is_the_workers_share_of_the_time_since_the_oldest_sample() {
         let start = Instant::now();
         let at = |secs, cpu_ms| (start + Duration::from_secs(secs), Duration::from_millis(cpu_ms));
-        assert_eq!(load(&VecDeque::new(), 2), 0.0);
-        assert_eq!(load(&VecDeque::from([at(0, 500)]), 2), 0.0);
-        assert_eq!(load(&VecDeque::from([at(0, 500), at(1, 700), at(2, 1500)]), 2), 0.25);
-        assert_eq!(load(&VecDeque::from([at(0, 0), at(1, 9000)]), 2), 1.0);
+        let percent = |samples: &[_]| (load(&samples.iter().copied().collect(), 2) * 100.0).round() as u32;
+        assert_eq!(percent(&[]), 0);
+        assert_eq!(percent(&[at(0, 500)]), 0);
+        assert_eq!(percent(&[at(0, 500), at(1, 700), at(2, 1500)]), 25);
+        assert_eq!(percent(&[at(0, 0), at(1, 9000)]), 100);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
@@ -20,7 +20,7 @@ use super::forward::Purpose;
 use super::purged::take_tags;
 use super::respond::content_length;
 use super::slices::Sliced;
-use super::trail::Trail;
+use super::trail::{self, Trail};
 use super::{Edge, framing, resume};
 use crate::object::{Head, Object};
 use crate::origin::{InterimSender, OriginBody, OriginError, on_interim};
@@ -172,12 +172,8 @@ impl Fill {
         }
         let request_time = self.edge.clock.now();
         let version = self.edge.store.version();
-        let sent = Instant::now();
-        let answered = self.admitted.treatment.origin.send(request).await;
-        if let Some(trail) = &self.trail {
-            trail.asked_origin(sent.elapsed());
-        }
-        let mut response = answered?;
+        let answering = self.admitted.treatment.origin.send(request);
+        let mut response = trail::timed(self.trail.as_ref(), answering).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
         framing::check(&mut response, reject_unknown)?;
         let response_time = self.edge.clock.now();

@@ -137,8 +137,7 @@ impl Flight {
 
     /// How many wait for it or read from it.
     pub(super) fn readers(&self) -> usize {
-        let state = self.state.lock();
-        state.readers.len() - state.free.len()
+        self.state.lock().positions.values().sum()
     }
 
     /// Adds a chunk for the followers.
@@ -235,7 +234,7 @@ impl Flight {
 
 impl State {
     fn slowest(&self) -> Option<u64> {
-        self.positions.first_key_value().map(|(position, _)| *position)
+        self.positions.keys().next().copied()
     }
 
     /// Whether the fetch of a windowed fill may go on: nobody is there, or nobody far behind.

@@ -1,8 +1,6 @@
 //! Interim responses (RFC 9110 §15.2, Early Hints of RFC 8297) on their way from an origin to the client for whose
 //! request it was asked. They are neither stored nor merged; who follows a flight, and hits, get none.
 
-use std::time::Instant;
-
 use http::request::Parts;
 use http::{Request, Response};
 
@@ -52,10 +50,5 @@ pub(super) async fn send(
     if let Some(sender) = sender {
         on_interim(&mut request, sender);
     }
-    let sent = Instant::now();
-    let answered = relaying(relay, origin.send(request)).await;
-    if let Some(trail) = trail::of(parts) {
-        trail.asked_origin(sent.elapsed());
-    }
-    answered
+    trail::timed(trail::of(parts), relaying(relay, origin.send(request))).await
 }

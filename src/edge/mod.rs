@@ -89,7 +89,6 @@ use refusal::{Reason, Refusal};
 use respond::Serving;
 use route::Routes;
 use sites::Sites;
-use trail::Trail;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -178,16 +177,6 @@ impl Edge {
         &self.config
     }
 
-    /// Fetches under way that others may follow.
-    pub fn flights(&self) -> usize {
-        self.collapse.in_flight()
-    }
-
-    /// The access log.
-    pub fn access_log(&self) -> &AccessLog {
-        &self.access_log
-    }
-
     fn answer(
         self: &Arc<Self>,
         request: Request<RequestBody>,
@@ -210,9 +199,7 @@ impl Edge {
                 return Answer::now(Record::open(self, &asked, outcome, response));
             }
         };
-        if self.access_log.is_on() {
-            parts.extensions.insert(Trail::default());
-        }
+        trail::begin(&mut parts, &self.access_log);
         let now = self.clock.at(started);
         let step = self.step(&admitted, &parts, now);
         if let Step::Hit(object) = &step {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::Instant;
 
 use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, request::Parts};
 
 use crate::object::Object;
+use crate::telemetry::AccessLog;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ones are replaced.
@@ -26,11 +27,6 @@ struct Learned {
 }
 
 impl Trail {
-    /// The origin has answered, or failed to.
-    pub(super) fn asked_origin(&self, took: Duration) {
-        self.0.origin.store(took.as_micros() as u64 + 1, Relaxed);
-    }
-
     pub(super) fn origin_us(&self) -> Option<u64> {
         self.0.origin.load(Relaxed).checked_sub(1)
     }
@@ -42,6 +38,24 @@ impl Trail {
             _ => "",
         }
     }
+}
+
+/// Has it noted what the request learns, if there is a log.
+pub(super) fn begin(parts: &mut Parts, log: &AccessLog) {
+    if log.is_on() {
+        parts.extensions.insert(Trail::default());
+    }
+}
+
+/// Notes how long a request to an origin takes to be answered.
+pub(super) async fn timed<T>(trail: Option<&Trail>, answer: impl Future<Output = T>) -> T {
+    let sent = Instant::now();
+    let answer = answer.await;
+    if let Some(Trail(learned)) = trail {
+        // One more, since 0 means that none was asked.
+        learned.origin.store(sent.elapsed().as_micros() as u64 + 1, Relaxed);
+    }
+    answer
 }
 
 /// What the request learned, if anybody asks.

@@ -126,10 +126,9 @@ impl Node {
     pub fn build(config: Config) -> Result<Self, StartError> {
         raise_open_files_limit();
         let clock = Clock::start();
-        fs::create_dir_all(&config.store_path)
-            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
-        let loop_id = parts::node_id(&config.store_path)
-            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
+        let of_store = |source| StartError::Store { path: config.store_path.clone(), source };
+        fs::create_dir_all(&config.store_path).map_err(of_store)?;
+        let loop_id = parts::node_id(&config.store_path).map_err(of_store)?;
         let workers = config.workers;
         let origins = config
             .origins

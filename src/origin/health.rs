@@ -117,9 +117,8 @@ pub(super) fn failure_of(outcome: Result<StatusCode, &OriginError>) -> Option<St
             status
             @ (StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT),
         ) => Some(format!("status {}", status.as_u16())),
-        Ok(_) => None,
         Err(error) if is_about_the_server(error) => Some(error.to_string()),
-        Err(_) => None,
+        Ok(_) | Err(_) => None,
     }
 }
 
@@ -139,8 +138,8 @@ mod tests {
         max_percent: 50,
     };
 
-    fn bad() -> Option<String> {
-        Some("it broke off".into())
+    fn bad() -> String {
+        "it broke off".into()
     }
 
     #[test]
@@ -148,10 +147,10 @@ mod tests {
         let health = Health::default();
         let start = Instant::now();
         let at = |secs| start + Duration::from_secs(secs);
-        assert!(!health.heard(bad(), &EJECT, at(0)) && !health.heard(bad(), &EJECT, at(0)));
+        assert!(!health.heard(Some(bad()), &EJECT, at(0)) && !health.heard(Some(bad()), &EJECT, at(0)));
         assert!(!health.heard(None, &EJECT, at(0)));
-        assert!(!health.heard(bad(), &EJECT, at(0)) && !health.heard(bad(), &EJECT, at(0)));
-        assert!(health.heard(bad(), &EJECT, at(0)));
+        assert!(!health.heard(Some(bad()), &EJECT, at(0)) && !health.heard(Some(bad()), &EJECT, at(0)));
+        assert!(health.heard(Some(bad()), &EJECT, at(0)));
         assert_eq!(health.eject(&EJECT, at(0)).as_secs(), 10);
         assert!(health.is_out(at(9)) && !health.is_out(at(10)));
         let Standing::Ejected(why, left) = health.standing(at(4)) else { panic!("out") };

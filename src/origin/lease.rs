@@ -115,7 +115,9 @@ impl Server {
         self.open.fetch_add(1, Relaxed);
         let on_end = Open(self.open.clone());
         let tls = sni.as_deref().map(|sni| (tls, sni));
-        let sender = connect(&self.config, tls, config.http2, config.connect_timeout, on_end).await;
+        // Boxed: who finds a connection need not carry the room that making one takes.
+        let connecting = connect(&self.config, tls, config.http2, config.connect_timeout, on_end);
+        let sender = Box::pin(connecting).await;
         self.backoff.heard(begun, Instant::now(), sender.as_ref().err());
         let sender = sender?;
         if let Some(shared) = sender.share() {

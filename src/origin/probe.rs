@@ -53,7 +53,7 @@ async fn probe(origin: &Origin, server: &Arc<Server>, config: &HealthConfig) -> 
     let sni = server.sni(&origin.config, &request);
     let tls = sni.as_deref().map(|sni| (http.connector(), sni));
     let connecting = connect(&server.config, tls, origin.config.http2, config.timeout, ());
-    let mut sender = connecting.await.map_err(|error| error.to_string())?;
+    let mut sender = Box::pin(connecting).await.map_err(|error| error.to_string())?;
     let sent = sender.send(request, &server.config).await;
     let response = sent.map_err(|failed| failed.error.to_string())?;
     let status = response.status().as_u16();
