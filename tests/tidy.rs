@@ -370,7 +370,7 @@ fn files(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() && !SKIPPED.iter().any(|skipped| entry.file_name() == *skipped) {
             found.extend(files(&path, wanted));
-        } else if kind.is_file() && wanted(&path) {
+        } else if kind.is_file() && entry.file_name() != ".git" && wanted(&path) {
             found.push(path);
         }
     }

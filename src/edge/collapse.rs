@@ -194,6 +194,11 @@ impl Collapse {
         self.flights.lock().values().map(|flight| flight.readers().saturating_sub(1)).sum()
     }
 
+    /// The lowest `as_of` of the flights under way.
+    pub(super) fn oldest_as_of(&self) -> Option<u64> {
+        self.flights.lock().values().map(|flight| flight.as_of()).min()
+    }
+
     /// Flights under way.
     pub(super) fn in_flight(&self) -> usize {
         self.flights.lock().len()

@@ -28,6 +28,11 @@ impl Fills {
         1.0 - self.turns.available_permits() as f64 / most as f64
     }
 
+    /// Whether a quarter is left for others, with one more under way.
+    pub(super) fn has_spare(&self) -> bool {
+        self.turns.available_permits() > self.most / 4
+    }
+
     /// How many at most.
     pub fn most(&self) -> usize {
         self.most

@@ -130,9 +130,7 @@ impl Flight {
 
     /// Publishes what the flight came to; the first word counts.
     pub(super) fn publish(&self, published: Published) {
-        self.change(|state| {
-            state.published.get_or_insert(published);
-        });
+        self.change(|state| _ = state.published.get_or_insert(published));
     }
 
     /// How many wait for it or read from it.

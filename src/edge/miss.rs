@@ -329,7 +329,7 @@ impl Edge {
                 let selecting = (base.head.vary.clone(), base.head.variant.clone());
                 let mut head =
                     Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-                (head.version, head.as_of) = (base.head.version, base.head.as_of);
+                (head.version, head.as_of) = (base.head.version, base.as_of());
                 head.tags = base.head.tags.clone();
                 let object = base.renewed(Arc::new(head), self.store.gauge());
                 self.store.refresh(Arc::new(object), treatment.max_variants);

@@ -22,8 +22,8 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
-use crate::control::{AdminHandler, Control, Parts, Saturation, TokenFileError};
-use crate::edge::{self, Edge};
+use crate::control::{AdminHandler, Control, Parts, Saturation, TokenFileError, Warmups};
+use crate::edge::Edge;
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
 use crate::origin::{Origin, SetupError};
 use crate::purge;
@@ -126,9 +126,9 @@ impl Node {
     pub fn build(config: Config) -> Result<Self, StartError> {
         raise_open_files_limit();
         let clock = Clock::start();
-        let of_store = |source| StartError::Store { path: config.store_path.clone(), source };
-        fs::create_dir_all(&config.store_path).map_err(of_store)?;
-        let loop_id = parts::node_id(&config.store_path).map_err(of_store)?;
+        let unusable = |source| StartError::Store { path: config.store_path.clone(), source };
+        fs::create_dir_all(&config.store_path).map_err(unusable)?;
+        let loop_id = parts::node_id(&config.store_path).map_err(unusable)?;
         let workers = config.workers;
         let origins = config
             .origins
@@ -137,17 +137,10 @@ impl Node {
             .collect::<Result<Vec<_>, _>>()?;
         let store = Store::open(&config.store, clock)?;
         let access_log = AccessLog::start(&config.access_log)?;
-        let edge_config = edge::config::Config {
-            node: config.name.clone(),
-            loop_id,
-            trusted_proxies: config.trusted_proxies.clone(),
-            uri_bytes: config.limits.uri_bytes,
-            header_count: config.limits.header_count,
-            fills: edge::config::Fills::new(config.fills),
-            sites: parts::sites(&config.sites, &origins),
-        };
+        let edge_config = parts::edge_config(&config, loop_id, &origins);
         let purges = parts::open_purges(&config.store, clock)?;
         let edge = Edge::new(edge_config, (store.clone(), purges.clone()), clock, access_log, workers);
+        let warmups = Warmups::open(edge.clone(), clock, config.store.disk.path.as_deref());
         let bound = net::bind(&config.listen, workers)?;
         let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();
         let connections = Connections::new(
@@ -159,11 +152,12 @@ impl Node {
         let tls = server_tls(&config.certificates)?;
         let saturation = Saturation::new(edge.clone(), connections.clone(), workers);
         let control_parts = Parts {
-            registry: parts::registry(&edge, &store, &purges, &origins, &net_metrics, &saturation),
+            registry: parts::registry(&edge, &store, &purges, &warmups, &origins, &net_metrics, &saturation),
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
             purges,
+            warmups,
             origins: origins.clone(),
             connections: connections.clone(),
             clock,
@@ -171,6 +165,7 @@ impl Node {
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
         edge.let_debug(control.debug_right());
+        store.let_compare(parts::comparison(&edge));
         let admin_tls = server_tls(config.admin.certificate.as_slice())?;
         let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
         let scrapers = config
@@ -227,11 +222,15 @@ impl Node {
             tokio::spawn(sweep(self.origins.clone()));
             tokio::spawn(self.saturation.clone().sample());
             tokio::spawn(rotate::on_signals(self.edge.clone()));
+            let warming = tokio::spawn(self.control.warm());
+            tokio::spawn(self.control.clone().compact_purges());
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");
             on_ready(Stopper(stopper));
             let ended = self.until_ended(&phase_sender, stops, deaths).await;
+            // What it would store from here on is not kept; the next process goes on with it.
+            warming.abort();
             if tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await.is_err() {
                 tracing::warn!("the store is not written out: its last segment is scanned at the next start");
             }

@@ -9,8 +9,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
-use crate::config::{SiteConfig, TreatmentConfig};
-use crate::control::{ProcessMetrics, Saturation, WorkerMetrics};
+use crate::config::{Config, SiteConfig, TreatmentConfig};
+use crate::control::{ProcessMetrics, Saturation, WarmMetrics, Warmups, WorkerMetrics};
 use crate::edge::config::Fills;
 use crate::edge::{self, Edge, EdgeGauges};
 use crate::net::NetMetrics;
@@ -21,7 +21,20 @@ use crate::telemetry::Clock;
 
 const NODE_ID_FILE: &str = "node.id";
 
-pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
+/// The data path's configuration.
+pub(super) fn edge_config(config: &Config, loop_id: String, origins: &[Arc<Origin>]) -> edge::config::Config {
+    edge::config::Config {
+        node: config.name.clone(),
+        loop_id,
+        trusted_proxies: config.trusted_proxies.clone(),
+        uri_bytes: config.limits.uri_bytes,
+        header_count: config.limits.header_count,
+        fills: Fills::new(config.fills),
+        sites: sites(&config.sites, origins),
+    }
+}
+
+fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
     let treatment = |config: &TreatmentConfig, name: String, fills: &Fills| {
         // The configuration was checked: every name is an origin's.
         let origin = origins.iter().find(|origin| origin.name() == config.origin)?;
@@ -78,6 +91,13 @@ impl Collector for EdgeCollector {
     }
 }
 
+/// What the store asks of what it writes again: whether a purge hit it meanwhile.
+pub(super) fn comparison(edge: &Arc<Edge>) -> impl Fn(&str, &[Box<str>], u64) -> Option<u64> + use<> {
+    // The data path holds the store, not the other way round.
+    let edge = Arc::downgrade(edge);
+    move |key, tags, as_of| edge.upgrade().map_or(Some(as_of), |edge| edge.outlived(key, tags, as_of))
+}
+
 /// The log of purges lies beside what it purges; what is in memory only needs no log. On a read-only
 /// disk the node goes on with a copy, so that no purge is forgotten now, though those to come may be by
 /// a restart.
@@ -107,6 +127,7 @@ pub(super) fn registry(
     edge: &Arc<Edge>,
     store: &Arc<Store>,
     purges: &Arc<Purges>,
+    warmups: &Arc<Warmups>,
     origins: &[Arc<Origin>],
     net: &Arc<NetMetrics>,
     saturation: &Arc<Saturation>,
@@ -121,6 +142,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
+    larder.register_collector(Box::new(WarmMetrics(warmups.clone())));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

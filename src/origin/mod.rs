@@ -21,6 +21,7 @@ mod probe;
 mod repeat;
 mod retry;
 mod sender;
+mod spare;
 mod standing;
 mod tls;
 mod upload;
@@ -28,7 +29,7 @@ mod upload;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +44,7 @@ pub use dir::DirError;
 pub use error::OriginError;
 pub use interim::{InterimHead, InterimReceiver, InterimSender, interim_channel, on_interim};
 pub use metrics::OriginMetrics;
+pub use spare::Spare;
 pub use tls::{OriginTls, OriginTlsError};
 
 use dir::DirOrigin;
@@ -193,6 +195,8 @@ pub struct Origin {
     kind: Kind,
     fills: Arc<Semaphore>,
     is_probing: AtomicBool,
+    /// Requests under way that could wait.
+    spares: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -236,7 +240,8 @@ impl Origin {
             }
         };
         let fills = Arc::new(Semaphore::new(config.fills));
-        Ok(Arc::new(Self { config, kind, fills, is_probing: AtomicBool::new(false) }))
+        let (is_probing, spares) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Ok(Arc::new(Self { config, kind, fills, is_probing, spares }))
     }
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's

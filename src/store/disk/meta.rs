@@ -97,6 +97,16 @@ impl<'a> VariantMeta<'a> {
         }
     }
 
+    /// The names under which it may be purged.
+    pub(super) fn tags(&self) -> &[&'a str] {
+        &self.tags
+    }
+
+    /// Of its body.
+    pub(super) fn size(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.place().length)).sum()
+    }
+
     /// The head again.
     pub(super) fn head(&self, key: &CacheKey) -> Result<Head, Bad> {
         let names = |names: &[&str]| names.iter().map(|name| name.parse::<HeaderName>()).collect();
