@@ -20,7 +20,7 @@
 //! What no mapping can tell: a file's last page reads as zeroes behind the end of the file, a hole
 //! reads as zeroes too, and overwritten bytes read as what they are now. Checksums find those.
 //!
-//! This is the one module with unsafe code, for Linux only.
+//! This is the one module with unsafe code, for Linux only; but for the one line that takes an inherited descriptor (`net`).
 
 #![allow(unsafe_code)]
 

@@ -78,6 +78,7 @@ pub(super) struct Node {
     pub(super) workers: usize,
     pub(super) drain_timeout: Time,
     pub(super) drain_delay: Time,
+    pub(super) upgrade_timeout: Time,
     pub(super) trusted_proxies: Vec<String>,
 }
 
@@ -97,9 +98,16 @@ pub(super) struct CertKey {
 #[derive(Debug, Deserialize)]
 pub(super) struct Admin {
     pub(super) address: std::net::SocketAddr,
-    pub(super) tls: Option<CertKey>,
+    pub(super) tls: Option<AdminTls>,
     #[serde(default)]
     pub(super) token: Vec<Token>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct AdminTls {
+    #[serde(flatten)]
+    pub(super) pair: CertKey,
+    pub(super) client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use toml::{Table, Value};
 
+use super::fixed::Fixed;
 use super::kind::{parse_cidr, parse_rate, parse_server_url, parse_share, parse_statuses};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
@@ -59,7 +60,7 @@ fn overlay(mut base: Table, over: Table) -> Table {
 }
 
 /// Builds the configuration from what is valid.
-pub(super) fn resolve(raw: raw::Root) -> Config {
+pub(super) fn resolve(raw: raw::Root, fixed: Fixed) -> Config {
     let workers = match raw.node.workers {
         0 => std::thread::available_parallelism().map_or(1, Into::into),
         workers => workers,
@@ -72,6 +73,7 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         workers,
         drain_timeout: raw.node.drain_timeout.get(),
         drain_delay: raw.node.drain_delay.get(),
+        upgrade_timeout: raw.node.upgrade_timeout.get(),
         trusted_proxies: cidrs(&raw.node.trusted_proxies),
         listen: raw.listen.iter().map(listen).collect(),
         certificates,
@@ -81,7 +83,8 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
                 tls: raw.admin.tls.is_some(),
                 proxy_protocol: false,
             },
-            certificate: raw.admin.tls.as_ref().map(files),
+            certificate: raw.admin.tls.as_ref().map(|tls| files(&tls.pair)),
+            client_ca: raw.admin.tls.as_ref().and_then(|tls| tls.client_ca.clone()),
             tokens: raw.admin.token.iter().filter_map(token).collect(),
         },
         metrics: raw.metrics.address.parse().ok(),
@@ -95,6 +98,7 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
             output: log_output(&raw.access_log.output),
             sample_millionths: parse_share(&raw.access_log.sample).unwrap_or(EVERY_LINE),
         },
+        fixed,
     }
 }
 

@@ -22,8 +22,6 @@ pub(super) enum Support {
     Yes,
     /// Accepted with a warning: it has no effect yet, and going without is safe.
     NotYet,
-    /// Refused: going on without it would be unsafe.
-    Refused,
 }
 
 /// One setting.
@@ -51,10 +49,6 @@ const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Setting 
 
 const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
     Setting { name, kind, default: Default::Absent, support: Support::NotYet, doc }
-}
-
-const fn refused(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
-    Setting { name, kind, default: Default::Absent, support: Support::Refused, doc }
 }
 
 const fn by_profile(
@@ -118,6 +112,7 @@ const NODE: &[Setting] = &[
     ),
     setting("drain_timeout", ANY_TIME, r#""30s""#, "How long a drain waits for responses to finish"),
     setting("drain_delay", ANY_TIME, r#""0s""#, "readyz says 503 for this long before listeners close"),
+    setting("upgrade_timeout", TIMEOUT, r#""60s""#, "How long a new process may take to take over"),
     setting("trusted_proxies", CIDRS, "[]", "Peers whose X-Forwarded-* and Forwarded are believed"),
 ];
 
@@ -142,7 +137,7 @@ const ADMIN: &[Setting] = &[
 const ADMIN_TLS: &[Setting] = &[
     required("cert", text(Format::Path), "PEM file: the chain, leaf first"),
     required("key", text(Format::Path), "PEM file: the private key"),
-    refused("client_ca", text(Format::Path), "PEM file: who signs clients' certificates"),
+    optional("client_ca", text(Format::Path), "PEM file: who signs clients' certificates"),
 ];
 
 const ADMIN_TOKEN: &[Setting] = &[

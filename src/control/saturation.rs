@@ -14,7 +14,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use crate::edge::Edge;
+use crate::edge::LiveEdge;
 use crate::net::Connections;
 use crate::telemetry::{encode_gauge, workers_cpu_time};
 
@@ -26,7 +26,7 @@ const SAMPLES: usize = 15;
 /// See the module.
 #[derive(Debug)]
 pub struct Saturation {
-    edge: Arc<Edge>,
+    edge: Arc<LiveEdge>,
     connections: Arc<Connections>,
     workers: usize,
     /// When, and the workers' processor time until then. Only the sampler and scrapes take the lock.
@@ -35,7 +35,7 @@ pub struct Saturation {
 
 impl Saturation {
     /// Nothing is known of the processors before [`Saturation::sample`] runs.
-    pub fn new(edge: Arc<Edge>, connections: Arc<Connections>, workers: usize) -> Arc<Self> {
+    pub fn new(edge: Arc<LiveEdge>, connections: Arc<Connections>, workers: usize) -> Arc<Self> {
         Arc::new(Self { edge, connections, workers, samples: Mutex::default() })
     }
 
@@ -61,7 +61,7 @@ impl Saturation {
         [
             ("workers", load(&self.samples.lock(), self.workers)),
             ("connections", connections.min(1.0)),
-            ("fetches", self.edge.config().fills.used().min(1.0)),
+            ("fetches", self.edge.current().config().fills.used().min(1.0)),
         ]
     }
 }

@@ -7,28 +7,23 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::Edge;
-use crate::telemetry::{AccessLog, encode_cells, encode_gauge};
+use super::{Edge, LiveEdge};
+use crate::telemetry::{encode_cells, encode_gauge};
 
 impl Edge {
     /// Fetches under way that others may follow.
     pub fn flights(&self) -> usize {
         self.collapse.in_flight()
     }
-
-    /// The access log.
-    pub fn access_log(&self) -> &AccessLog {
-        &self.access_log
-    }
 }
 
 /// For the registry.
 #[derive(Debug)]
-pub struct EdgeGauges(pub Arc<Edge>);
+pub struct EdgeGauges(pub Arc<LiveEdge>);
 
 impl Collector for EdgeGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let edge = &self.0;
+        let edge = self.0.current();
         let gauges = [
             ("fetches_in_flight", "Fetches for the cache under way", edge.flights()),
             (

@@ -38,6 +38,7 @@ mod head;
 mod holdings;
 mod inspect;
 mod interim;
+mod live;
 mod lookup;
 mod malformed;
 mod metrics;
@@ -74,6 +75,7 @@ pub use explain::{Explanation, Lifetime};
 pub use gauges::EdgeGauges;
 pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
+pub use live::LiveEdge;
 pub use metrics::{EdgeMetrics, Outcome};
 pub use warm::{Warm, Warmed, Warming};
 
@@ -111,11 +113,12 @@ pub struct Edge {
     store: Arc<Store>,
     purges: Arc<Purges>,
     collapse: Arc<Collapse>,
-    misses: Misses,
+    misses: Arc<Misses>,
     clock: Clock,
     metrics: EdgeMetrics,
-    access_log: AccessLog,
-    debug_right: debug::DebugRight,
+    access_log: Arc<AccessLog>,
+    debug_right: Arc<debug::DebugRight>,
+    workers: usize,
 }
 
 /// What the driver does next.
@@ -146,21 +149,21 @@ impl Edge {
         workers: usize,
     ) -> Arc<Self> {
         let names = config.sites.iter().map(|site| site.name.clone()).collect();
-        let via = HeaderValue::try_from(format!("1.1 {}", config.node));
-        let capability = HeaderValue::try_from(format!("{}=\"Surrogate/1.0\"", config.node));
+        let metrics = EdgeMetrics::new(workers, names);
         Arc::new(Self {
-            sites: Sites::new(&config.sites),
-            routes: Routes::new(workers),
-            via: via.unwrap_or(HeaderValue::from_static("1.1 larder")),
-            surrogate_capability: capability.unwrap_or(HeaderValue::from_static("larder=\"Surrogate/1.0\"")),
             store,
             purges,
             collapse: Collapse::new(),
-            misses: Misses::default(),
+            misses: Arc::default(),
             clock,
-            metrics: EdgeMetrics::new(workers, names),
-            access_log,
-            debug_right: debug::DebugRight::default(),
+            metrics,
+            access_log: Arc::new(access_log),
+            debug_right: Arc::default(),
+            workers,
+            sites: Sites::new(&config.sites),
+            routes: Routes::new(workers),
+            via: live::via(&config.node),
+            surrogate_capability: live::surrogate_capability(&config.node),
             config,
         })
     }

@@ -153,7 +153,8 @@ fn tls_configs() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    (server_config(&[Arc::new(certified)]).unwrap(), Arc::new(client))
+    let by_sni = super::tls::BySni::new(&[Arc::new(certified)]);
+    (server_config(Arc::new(by_sni), None).unwrap(), Arc::new(client))
 }
 
 fn send(stream: &mut impl Write, path: &str) {

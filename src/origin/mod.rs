@@ -81,7 +81,7 @@ impl ServerConfig {
 }
 
 /// Where an origin's responses come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// HTTP servers that answer alike.
     Servers(Vec<ServerConfig>),
@@ -146,7 +146,7 @@ impl Default for EjectConfig {
 }
 
 /// `[[origin]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The origin's name.
     pub name: String,
@@ -197,6 +197,8 @@ pub struct Origin {
     is_probing: AtomicBool,
     /// Requests under way that could wait.
     spares: AtomicUsize,
+    /// Of its TLS files.
+    files: blake3::Hash,
 }
 
 #[derive(Debug)]
@@ -240,8 +242,13 @@ impl Origin {
             }
         };
         let fills = Arc::new(Semaphore::new(config.fills));
-        let (is_probing, spares) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Ok(Arc::new(Self { config, kind, fills, is_probing, spares }))
+        let (is_probing, spares, files) = (AtomicBool::new(false), AtomicUsize::new(0), config.tls.digest());
+        Ok(Arc::new(Self { config, kind, fills, is_probing, spares, files }))
+    }
+
+    /// Whether this is what another would be that is set up now: it can go on, with its connections.
+    pub fn is_as(&self, config: &Config) -> bool {
+        self.config == *config && self.files == config.tls.digest()
     }
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's

@@ -29,6 +29,18 @@ impl Default for OriginTls {
     }
 }
 
+impl OriginTls {
+    /// Of what is in its files now.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for path in [&self.ca, &self.cert, &self.key] {
+            let content = path.as_ref().and_then(|path| std::fs::read(path).ok());
+            hasher.update(blake3::hash(&content.unwrap_or_default()).as_bytes());
+        }
+        hasher.finalize()
+    }
+}
+
 /// What is wrong with `origin.tls`.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginTlsError {

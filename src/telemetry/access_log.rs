@@ -39,7 +39,7 @@ pub enum LogOutput {
 }
 
 /// `[access_log]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
     /// Where the lines go.
     pub output: LogOutput,
@@ -112,18 +112,33 @@ enum Message {
 /// What the writer and its users both see.
 #[derive(Debug, Default)]
 struct Shared {
+    counts: Arc<Counts>,
+    /// A rotation moved the file away.
+    reopen: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     written: AtomicU64,
     dropped: AtomicU64,
     failed: AtomicU64,
-    /// A rotation moved the file away.
-    reopen: AtomicBool,
 }
 
 impl AccessLog {
     /// Opens the output and starts its writer; an output that can't be opened is an error that
     /// names it.
     pub fn start(config: &AccessLogConfig) -> io::Result<Self> {
-        let (sample, shared) = (Sample(config.sample_millionths), Arc::<Shared>::default());
+        Self::counting(config, Arc::default())
+    }
+
+    /// The log that takes this one's place, and goes on with its counts.
+    pub fn succeeded_by(&self, config: &AccessLogConfig) -> io::Result<Self> {
+        Self::counting(config, self.shared.counts.clone())
+    }
+
+    fn counting(config: &AccessLogConfig, counts: Arc<Counts>) -> io::Result<Self> {
+        let sample = Sample(config.sample_millionths);
+        let shared = Arc::new(Shared { counts, reopen: AtomicBool::new(false) });
         let sink: Box<dyn Write + Send> = match &config.output {
             LogOutput::Off => return Ok(Self { queue: None, sample, shared, writer: None }),
             LogOutput::Stdout => Box::new(io::stdout()),
@@ -156,7 +171,7 @@ impl AccessLog {
     pub fn write(&self, record: Box<AccessRecord>) {
         let Some(queue) = &self.queue else { return };
         if queue.try_send(Message::Line(record)).is_err() {
-            self.shared.dropped.fetch_add(1, Relaxed);
+            self.shared.counts.dropped.fetch_add(1, Relaxed);
         }
     }
 
@@ -170,13 +185,13 @@ impl AccessLog {
 
     /// Lines that were dropped: the writer was behind, or the output took none.
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Relaxed) + self.shared.failed.load(Relaxed)
+        self.shared.counts.dropped.load(Relaxed) + self.shared.counts.failed.load(Relaxed)
     }
 
     /// Lines by what became of them.
     pub fn lines(&self) -> [(&'static str, u64); 3] {
         let of = |count: &AtomicU64| count.load(Relaxed);
-        let Shared { written, dropped, failed, .. } = &*self.shared;
+        let Counts { written, dropped, failed } = &*self.shared.counts;
         [("written", of(written)), ("dropped", of(dropped)), ("failed", of(failed))]
     }
 }
@@ -282,8 +297,8 @@ impl Writer {
         let result = result.and_then(|()| self.sink.flush());
         let (there, lost) = batch.split_at(done);
         self.is_torn |= there.last().is_some_and(|last| *last != b'\n');
-        self.shared.written.fetch_add(lines_in(there), Relaxed);
-        self.shared.failed.fetch_add(lines_in(lost), Relaxed);
+        self.shared.counts.written.fetch_add(lines_in(there), Relaxed);
+        self.shared.counts.failed.fetch_add(lines_in(lost), Relaxed);
         match result {
             Ok(()) => self.is_broken = false,
             Err(error) if !self.is_broken => {
@@ -354,6 +369,9 @@ mod tests {
         disk.lock().0 = 100;
         writer.write(b"line 4\nline 5\n");
         assert_eq!(String::from_utf8(disk.lock().1.clone()).unwrap(), "line 1\nli\nline 4\nline 5\n");
-        assert_eq!((writer.shared.written.load(Relaxed), writer.shared.failed.load(Relaxed)), (3, 2));
+        assert_eq!(
+            (writer.shared.counts.written.load(Relaxed), writer.shared.counts.failed.load(Relaxed)),
+            (3, 2)
+        );
     }
 }
