@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use larder::edge::{self, Edge, LiveEdge};
 use larder::net::{ConnInfo, Handler, RequestBody};
 use larder::object::{Body, Charge, Head, Object, charged_chunk};
-use larder::origin::{Balance, Config as OriginConfig, Origin, OriginTls, Source};
+use larder::origin::{Balance, Config as OriginConfig, EjectConfig, Origin, OriginTls, Source};
 use larder::rules::cache_status::CacheStatus;
 use larder::rules::freshness::Freshness;
 use larder::rules::key::{self, CacheKey, QueryRule, Scheme};
@@ -98,6 +98,10 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
             fill_timeout: second,
             idle_timeout: second,
             retries: 0,
+            retry_budget_millionths: 100_000,
+            http2: false,
+            health: None,
+            eject: EjectConfig::default(),
             max_connections: 1,
             queue: 0,
             queue_timeout: second,
@@ -144,7 +148,8 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         sites: vec![Arc::new(site)],
         origins: Vec::new(),
     };
-    let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off }).expect("off can't fail");
+    let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off, sample_millionths: 1_000_000 })
+        .expect("off can't fail");
     let purges = larder::purge::Purges::open(larder::purge::Config::default(), clock).expect("memory");
     Edge::new(config, (store.clone(), purges), clock, log, 0)
 }

@@ -47,11 +47,9 @@ const FILE_LINES: usize = 400;
 const FILE_LINES_CEILING: usize = 600;
 /// Files with more production lines than [`FILE_LINES`], and how many they have.
 const LONG_FILES: &[(&str, usize)] = &[
-    ("src/config/settings.rs", 426),
-    ("src/edge/fill.rs", 423),
-    ("src/edge/miss.rs", 405),
-    ("src/edge/mod.rs", 403),
-    ("src/origin/pool.rs", 401),
+    ("src/config/settings.rs", 428),
+    ("src/edge/fill.rs", 428),
+    ("src/edge/miss.rs", 406),
     ("src/store/disk/log.rs", 420),
     ("src/store/disk/mod.rs", 404),
 ];
@@ -377,7 +375,7 @@ fn files(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() && !SKIPPED.iter().any(|skipped| entry.file_name() == *skipped) {
             found.extend(files(&path, wanted));
-        } else if kind.is_file() && wanted(&path) {
+        } else if kind.is_file() && entry.file_name() != ".git" && wanted(&path) {
             found.push(path);
         }
     }

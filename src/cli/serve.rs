@@ -22,7 +22,8 @@ const DEFAULT_FILE: &str = "/etc/larder/larder.toml";
   larder serve --origin ./public --memory 64MiB --workers 1
 
 Signals: SIGTERM and SIGINT drain, a second one stops at once. SIGHUP reloads the configuration,
-SIGUSR2 has a new process, of the binary as it is now, take over without a failed request.
+SIGUSR1 opens the access log anew, SIGUSR2 has a new process, of the binary as it is now, take over
+without a failed request.
 Environment: LARDER_LOG sets the program log's level, e.g. LARDER_LOG=debug.")]
 pub(super) struct Args {
     /// The configuration file [default: /etc/larder/larder.toml]

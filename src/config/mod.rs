@@ -191,11 +191,9 @@ pub fn check_text(file: &str, text: &str) -> Checked {
 
 /// The machine's or the cgroup's memory in bytes, whichever is less.
 pub fn available_memory() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total_kib = meminfo.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-    });
-    let machine = total_kib.map_or(1 << 30, |kib| kib * 1024);
+    // Not by /proc/meminfo: a service manager may hide that.
+    let system = rustix::system::sysinfo();
+    let machine = (system.totalram as u64).saturating_mul(u64::from(system.mem_unit)).max(1);
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     limit.and_then(|text| text.trim().parse().ok()).map_or(machine, |limit: u64| limit.min(machine))
 }

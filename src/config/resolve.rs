@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use toml::{Table, Value};
 
 use super::fixed::Fixed;
-use super::kind::{parse_cidr, parse_rate, parse_server_url};
+use super::kind::{parse_cidr, parse_rate, parse_server_url, parse_share, parse_statuses};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
 use crate::edge::config::{Access, HeaderChanges, MissRate, PathPattern, RangeMiss, Signed, SitePurge};
@@ -15,7 +15,7 @@ use crate::net::{CertificateFiles, Limits, ListenConfig};
 use crate::rules::key::{QueryMode, QueryRule};
 use crate::rules::policy::{SetCookie, SitePolicy};
 use crate::rules::tags::{Separator, TagRule};
-use crate::telemetry::{AccessLogConfig, LogOutput};
+use crate::telemetry::{AccessLogConfig, EVERY_LINE, LogOutput};
 use crate::{origin, store};
 
 /// What a rule leaves open it takes from its site, setting by setting.
@@ -94,7 +94,10 @@ pub(super) fn resolve(raw: raw::Root, fixed: Fixed) -> Config {
         store_path: raw.store.path,
         origins: raw.origin.iter().map(origin_config).collect(),
         sites: raw.site.iter().map(|site| site_config(site, &surrogate)).collect(),
-        access_log: AccessLogConfig { output: log_output(&raw.access_log.output) },
+        access_log: AccessLogConfig {
+            output: log_output(&raw.access_log.output),
+            sample_millionths: parse_share(&raw.access_log.sample).unwrap_or(EVERY_LINE),
+        },
         fixed,
     }
 }
@@ -199,11 +202,31 @@ fn origin_config(raw: &raw::Origin) -> origin::Config {
         fill_timeout: raw.fill_timeout.get(),
         idle_timeout: raw.idle_timeout.get(),
         retries: raw.retries,
+        retry_budget_millionths: parse_share(&raw.retry_budget).unwrap_or_default(),
+        http2: raw.http2,
+        health: health(&raw.health),
+        eject: origin::EjectConfig {
+            consecutive_errors: raw.eject.consecutive_errors,
+            base: raw.eject.base.get(),
+            max: raw.eject.max.get(),
+            max_percent: raw.eject.max_percent,
+        },
         max_connections: raw.max_connections,
         queue: raw.queue,
         queue_timeout: raw.queue_timeout.get(),
         fills: raw.fills,
     }
+}
+
+fn health(raw: &raw::Health) -> Option<origin::HealthConfig> {
+    (!raw.path.is_empty()).then(|| origin::HealthConfig {
+        path: raw.path.clone(),
+        interval: raw.interval.get(),
+        timeout: raw.timeout.get(),
+        healthy: raw.healthy,
+        unhealthy: raw.unhealthy,
+        status: parse_statuses(&raw.status).unwrap_or(200..=399),
+    })
 }
 
 fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {

@@ -42,7 +42,7 @@ pub(super) async fn status(
         "hit_ratio": hit_ratio,
         "response_bytes": edge.metrics().bytes(),
         "fetches_in_flight": edge.flights(),
-        "access_log_dropped": edge.access_log_dropped(),
+        "access_log_dropped": edge.access_log().dropped(),
         "store": describe_store(&store),
         "purges": describe_purges(&parts.purges.stats()),
         "warmups": parts.warmups.status(),

@@ -33,6 +33,7 @@ mod fills;
 mod flight;
 mod forward;
 mod framing;
+mod gauges;
 mod head;
 mod holdings;
 mod inspect;
@@ -58,6 +59,7 @@ mod select;
 mod signed;
 mod sites;
 mod slices;
+mod trail;
 mod warm;
 
 use std::sync::Arc;
@@ -70,6 +72,7 @@ pub use addressed::{Addressed, is_purge_location, is_purge_method};
 pub use answer::Answer;
 pub use body::{Body, BodyError};
 pub use explain::{Explanation, Lifetime};
+pub use gauges::EdgeGauges;
 pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
 pub use live::LiveEdge;
@@ -175,16 +178,6 @@ impl Edge {
         &self.config
     }
 
-    /// Fetches under way that others may follow.
-    pub fn flights(&self) -> usize {
-        self.collapse.in_flight()
-    }
-
-    /// Lines that the access log had to drop.
-    pub fn access_log_dropped(&self) -> u64 {
-        self.access_log.dropped()
-    }
-
     fn answer(
         self: &Arc<Self>,
         request: Request<RequestBody>,
@@ -207,6 +200,7 @@ impl Edge {
                 return Answer::now(Record::open(self, &asked, outcome, response));
             }
         };
+        trail::begin(&mut parts, &self.access_log);
         let now = self.clock.at(started);
         let step = self.step(&admitted, &parts, now);
         if let Step::Hit(object) = &step {
@@ -215,6 +209,7 @@ impl Edge {
             let asked = asked_of(&admitted, &parts, conn, started);
             return Answer::now(Record::open(self, &asked, Outcome::Hit, response));
         }
+        trail::identify(&mut parts.headers);
         if let Some(interim) = conn.interim(parts.version) {
             parts.extensions.insert(interim);
         }
@@ -289,6 +284,7 @@ impl Edge {
     #[inline]
     fn hit(&self, admitted: &Admitted, parts: &Parts, object: &Arc<Object>, now: Millis) -> Response<Body> {
         self.store.promote(object.head.key.hash());
+        trail::found(parts, object);
         object.touch(now);
         let status = CacheStatus {
             hit: true,
@@ -309,6 +305,7 @@ impl Edge {
         fwd: Option<(Fwd, Option<u16>)>,
         detail: &str,
     ) -> Response<Body> {
+        trail::found(parts, object);
         let status = CacheStatus {
             hit: fwd.is_none(),
             fwd: fwd.map(|(fwd, _)| fwd),

@@ -11,6 +11,7 @@ mod handover;
 mod life;
 mod parts;
 mod reload;
+mod rotate;
 mod run;
 mod systemd;
 mod upgrade;
@@ -26,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::config::{AdminListener, Config};
-use crate::control::{AdminHandler, Control, Order, Orders, Parts, TokenFileError, Warmups};
+use crate::control::{AdminHandler, Control, Order, Orders, Parts, Saturation, TokenFileError, Warmups};
 use crate::edge::{Edge, LiveEdge};
 use crate::net::inherited::Group;
 use crate::net::{
@@ -94,6 +95,7 @@ pub struct Node {
     admin: Listener,
     scrapers: Option<Listener>,
     edge: Arc<LiveEdge>,
+    saturation: Arc<Saturation>,
     store: Arc<Store>,
     purges: Arc<Purges>,
     workers: usize,
@@ -165,15 +167,17 @@ impl Node {
         let bound = net::bind_or_inherit(&config.listen, workers, DATA, &mut inherited)?;
         let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();
         let mut sockets = parts::shared(&bound, DATA, &config.listen)?;
-        let connections = parts::connections(&config);
+        let (connections, saturation) = parts::connections(&config, &edge);
         let net_metrics = NetMetrics::new(workers, &bound);
-        let of_admin = config.admin.certificate.as_slice();
-        let certificates = (parts::certificates(&config.certificates)?, parts::certificates(of_admin)?);
+        let certificates = parts::certificates(&config)?;
         let tls = parts::tls(&certificates.0, !config.certificates.is_empty(), None)?;
         let life = LifeMetrics::new();
         let (orders, received) = mpsc::channel(ORDERS);
+        let of_store = (&store, &purges, &warmups);
+        let of_node = (&life, &saturation);
+        let registry = parts::registry(&edge, of_store, &net_metrics, &certificates, of_node);
         let parts = Parts {
-            registry: parts::registry(&edge, (&store, &purges, &warmups), &net_metrics, &certificates, &life),
+            registry,
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
@@ -202,6 +206,7 @@ impl Node {
             admin,
             scrapers,
             edge,
+            saturation,
             lock: store.share_lock()?.map(Arc::new),
             store,
             purges,

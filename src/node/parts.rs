@@ -11,9 +11,9 @@ use prometheus_client::registry::Registry;
 
 use super::life::LifeMetrics;
 use crate::config::{Config, SiteConfig, TreatmentConfig};
-use crate::control::{ProcessMetrics, WarmMetrics, Warmups, WorkerMetrics};
+use crate::control::{ProcessMetrics, Saturation, WarmMetrics, Warmups, WorkerMetrics};
 use crate::edge::config::Fills;
-use crate::edge::{self, LiveEdge};
+use crate::edge::{self, EdgeGauges, LiveEdge};
 use crate::net::inherited::Group;
 use crate::net::{
     self, Bound, CertificateFiles, CertificateMetrics, Certificates, Connections, ListenConfig, NetMetrics,
@@ -167,15 +167,23 @@ pub(super) fn shared(bound: &[Bound], role: &str, configs: &[ListenConfig]) -> i
     bound.iter().zip(configs).map(|(bound, config)| bound.share(role, config.address)).collect()
 }
 
-pub(super) fn connections(config: &Config) -> Arc<Connections> {
+/// The connections of the data listeners, and how full the node is.
+pub(super) fn connections(config: &Config, edge: &Arc<LiveEdge>) -> (Arc<Connections>, Arc<Saturation>) {
     let limits = &config.limits;
-    Connections::new(limits.connections, limits.connections_per_client, config.trusted_proxies.clone())
+    let trusted = config.trusted_proxies.clone();
+    let connections = Connections::new(limits.connections, limits.connections_per_client, trusted);
+    let saturation = Saturation::new(edge.clone(), connections.clone(), config.workers);
+    (connections, saturation)
 }
 
-pub(super) fn certificates(files: &[CertificateFiles]) -> Result<Arc<Certificates>, TlsError> {
-    let certificates = Certificates::default();
-    certificates.adopt(Certificates::prepare(files)?);
-    Ok(Arc::new(certificates))
+/// Those of the data listeners, and those of the admin listener.
+pub(super) fn certificates(config: &Config) -> Result<(Arc<Certificates>, Arc<Certificates>), TlsError> {
+    let of = |files: &[CertificateFiles]| {
+        let certificates = Certificates::default();
+        certificates.adopt(Certificates::prepare(files)?);
+        Ok::<_, TlsError>(Arc::new(certificates))
+    };
+    Ok((of(&config.certificates)?, of(config.admin.certificate.as_slice())?))
 }
 
 /// TLS with these certificates, where it is spoken.
@@ -196,13 +204,15 @@ pub(super) fn registry(
     (store, purges, warmups): (&Arc<Store>, &Arc<Purges>, &Arc<Warmups>),
     net: &Arc<NetMetrics>,
     (certificates, of_admin): &(Arc<Certificates>, Arc<Certificates>),
-    life: &Arc<LifeMetrics>,
+    (life, saturation): (&Arc<LifeMetrics>, &Arc<Saturation>),
 ) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(ProcessMetrics));
     let larder = registry.sub_registry_with_prefix("larder");
     larder.register_collector(Box::new(EdgeCollector(edge.clone())));
+    larder.register_collector(Box::new(EdgeGauges(edge.clone())));
     larder.register_collector(Box::new(WorkerMetrics));
+    larder.register_collector(Box::new(saturation.clone()));
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
@@ -212,6 +222,8 @@ pub(super) fn registry(
     larder.register_collector(Box::new(CertificateMetrics(certificates)));
     larder.register_collector(Box::new(life.clone()));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    larder.register("host", "The machine", prometheus_client::metrics::info::Info::new(vec![("host", host)]));
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));
     registry
 }

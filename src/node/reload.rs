@@ -111,7 +111,8 @@ impl Reloader {
         let access_log = if config.access_log == running.access_log {
             None
         } else {
-            Some(AccessLog::start(&config.access_log).map_err(|error| failed("access_log", &error))?)
+            let log = old.access_log().succeeded_by(&config.access_log);
+            Some(log.map_err(|error| failed("access_log", &error))?)
         };
 
         let has_new_log = access_log.is_some();

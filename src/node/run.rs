@@ -15,7 +15,7 @@ use tokio::task::JoinHandle as Task;
 use super::data::Data;
 use super::systemd::{self, Pulse};
 use super::upgrade::Heir;
-use super::{Ended, Handle, Node, url};
+use super::{Ended, Handle, Node, rotate, url};
 use crate::control::{Fault, Order, Reloaded};
 use crate::edge::LiveEdge;
 use crate::net::{Certificates, Phase, Server};
@@ -101,6 +101,8 @@ impl Node {
             }
             let certificates = [self.reloader.certificates.clone(), self.reloader.admin_certificates.clone()];
             tokio::spawn(sweep(self.edge.clone()));
+            tokio::spawn(self.saturation.clone().sample());
+            tokio::spawn(rotate::on_signals(self.edge.clone()));
             tokio::spawn(watch_files(certificates));
             if let Some(pulse) = &pulse {
                 tokio::spawn(pulse.clone().watch());
@@ -376,10 +378,10 @@ fn spawn_worker(
 
 async fn sweep(edge: Arc<LiveEdge>) {
     loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
         for origin in &edge.current().config().origins {
             origin.sweep();
         }
+        tokio::time::sleep(SWEEP_EVERY).await;
     }
 }
 

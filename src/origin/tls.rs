@@ -57,7 +57,7 @@ pub enum OriginTlsError {
     Settings(#[from] rustls::Error),
 }
 
-pub(super) fn connector(settings: &OriginTls) -> Result<TlsConnector, OriginTlsError> {
+pub(super) fn connector(settings: &OriginTls, http2: bool) -> Result<TlsConnector, OriginTlsError> {
     let provider: Arc<CryptoProvider> = aws_lc_rs::default_provider().into();
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -75,7 +75,8 @@ pub(super) fn connector(settings: &OriginTls) -> Result<TlsConnector, OriginTlsE
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

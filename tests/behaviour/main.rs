@@ -13,6 +13,7 @@
 mod support;
 
 mod access_log;
+mod access_log_faults;
 mod admin;
 mod admission;
 mod audit;
@@ -54,6 +55,8 @@ mod miss_rate;
 mod origin_dir;
 mod origin_down;
 mod origin_errors;
+mod origin_health;
+mod origin_http2;
 mod origin_pool;
 mod origin_tls;
 mod parts;

@@ -161,12 +161,22 @@ fn the_access_log_goes_elsewhere() {
     }
     eventually("the new log", || lines(&new) == 4);
     assert_eq!(lines(&old), 1);
+    let written = "larder_access_log_lines_total{outcome=\"written\"}";
+    assert_eq!(node.metric(written), 5.0, "counts go on");
+    node.edit("[access_log]", "[access_log]\nsample = \"0%\"");
+    node.reload().assert_status(200);
+    node.get("/a").assert_hit();
+    origin.on("/failing", |_| respond(500, &[], ""));
+    node.get("/failing").assert_status(500);
+    eventually("errors are logged all the same", || lines(&new) == 5);
+    node.edit("sample = \"0%\"", "sample = \"100%\"");
+    node.reload().assert_status(200);
     node.edit("new.log", "missing/new.log");
     let refused = node.reload();
     refused.assert_status(422);
     assert!(refused.text().contains("missing/new.log"), "{}", refused.text());
     node.get("/a").assert_hit();
-    eventually("still the new log", || lines(&new) == 5);
+    eventually("still the new log", || lines(&new) == 6);
 }
 
 #[test]
