@@ -26,9 +26,10 @@
 
 mod fault;
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::Acquire, Ordering::Release, Ordering::SeqCst, fence};
@@ -79,12 +80,11 @@ impl Arena {
 
     /// Maps the first `len` bytes of a file, shared and read-only, into a free slot.
     ///
-    /// The mapping keeps a descriptor of the file, for [`send`].
-    pub fn map(self: &Arc<Self>, file: impl AsFd, len: u64) -> io::Result<Mapping> {
+    /// The mapping keeps the file open, for [`send`].
+    pub fn map(self: &Arc<Self>, file: impl AsFd + Send + Sync + 'static, len: u64) -> io::Result<Mapping> {
         if len > self.slot_bytes as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "larger than a slot"));
         }
-        let file = file.as_fd().try_clone_to_owned()?;
         let Some(slot) = self.free.lock().pop() else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no free slot for a mapping"));
         };
@@ -94,8 +94,8 @@ impl Arena {
         // is used by nobody else.
         match unsafe { mmap(at, len as usize, ProtFlags::READ, flags, &file, 0) } {
             Ok(_) => {
-                self.slots[slot].file.store(file.as_raw_fd(), Release);
-                Ok(Mapping { arena: self.clone(), slot, len, _file: file })
+                self.slots[slot].file.store(file.as_fd().as_raw_fd(), Release);
+                Ok(Mapping { arena: self.clone(), slot, len, file: Box::new(file) })
             }
             Err(error) => {
                 self.release(slot);
@@ -134,12 +134,18 @@ impl Drop for Arena {
 }
 
 /// One mapped file; on drop it is unmapped and its slot is free again.
-#[derive(Debug)]
 pub struct Mapping {
     arena: Arc<Arena>,
     slot: usize,
     len: u64,
-    _file: OwnedFd,
+    file: Box<dyn AsFd + Send + Sync>,
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { slot, len, file, .. } = self;
+        f.debug_struct("Mapping").field("slot", slot).field("len", len).field("file", &file.as_fd()).finish()
+    }
 }
 
 impl Mapping {
@@ -273,7 +279,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
     // SAFETY: the bytes are borrowed from a mapping, which keeps its arena.
     let slot: &Slot = unsafe { entry.slot(slot) };
     let file = Some(slot.file.load(Acquire)).filter(|file| *file >= 0)?;
-    // SAFETY: the mapping owns the descriptor, and closes it when nobody borrows from it any more.
+    // SAFETY: the mapping owns the file, and closes it when nobody borrows from it any more.
     let file = unsafe { BorrowedFd::borrow_raw(file) };
     let mut offset = offset as u64;
     match sendfile(socket, file, Some(&mut offset), bytes.len()) {

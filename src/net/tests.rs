@@ -73,7 +73,7 @@ impl Node {
         let file = OpenOptions::new().write(true).read(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         let arena = Arena::reserve(1, LARGE as u64).unwrap();
-        let mapping = Arc::new(arena.map(&file, LARGE as u64).unwrap());
+        let mapping = Arc::new(arena.map(file.try_clone().unwrap(), LARGE as u64).unwrap());
 
         let limits = Limits {
             header_bytes: 16 * 1024,
