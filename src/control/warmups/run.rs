@@ -12,7 +12,7 @@ use super::job::Job;
 use super::pace::Pace;
 use super::record::{Outcome, Reply, State};
 use super::{MAX_RUNNING, Warmups};
-use crate::edge::{Warm, Warmed};
+use crate::edge::{Hold, Warm, Warmed};
 
 /// How often a request is tried.
 const ATTEMPTS: u8 = 4;
@@ -22,12 +22,14 @@ const BACKOFF: Duration = Duration::from_millis(500);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Between two writes of what happened.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks at what is held.
+const HOLDS_EVERY: Duration = Duration::from_secs(5);
 const USER_AGENT: &str = concat!("larder-warm/", env!("CARGO_PKG_VERSION"));
 
 impl Warmups {
     /// Runs the jobs, for as long as the node runs. What an earlier process held is held again first.
     pub async fn run(self: Arc<Self>) {
-        tokio::spawn(self.clone().hold_again());
+        tokio::spawn(self.clone().look_after_holds());
         let mut running = JoinSet::new();
         loop {
             while running.len() < MAX_RUNNING
@@ -105,7 +107,8 @@ impl Warmups {
     async fn request(&self, job: &Job, n: usize, pace: &Pace) -> Reply {
         let mut backoff = BACKOFF;
         for attempt in 1.. {
-            let limited = tokio::time::timeout(REQUEST_TIMEOUT, self.request_once(job, n));
+            let as_of = self.edge.last_purge();
+            let limited = tokio::time::timeout(REQUEST_TIMEOUT, self.request_once(job, n, as_of));
             let warmed =
                 limited.await.unwrap_or_else(|_| Warmed::failed("it took longer than an hour", None));
             match warmed.retry_after {
@@ -114,13 +117,16 @@ impl Warmups {
                     backoff *= 2;
                     pace.turn().await;
                 }
-                _ => return Reply::new(warmed, attempt),
+                _ => {
+                    let held_as_of = job.spec.hold_secs.map(|_| as_of);
+                    return Reply { held_as_of, ..Reply::new(warmed, attempt) };
+                }
             }
         }
         Reply::new(Warmed::failed("it was not tried", None), 0)
     }
 
-    async fn request_once(&self, job: &Job, n: usize) -> Warmed {
+    async fn request_once(&self, job: &Job, n: usize, as_of: u64) -> Warmed {
         let Some((url, encoding, fields)) = job.request(n) else {
             return Warmed::failed("there is no such request", None);
         };
@@ -130,7 +136,8 @@ impl Warmups {
         };
         // Held before it is there, so that it is not evicted on its arrival.
         let until = job.held_until();
-        let has_hold = until.is_none_or(|until| self.edge.hold(warming.key(), until));
+        let hold = |until| Hold { until, job: job.spec.seq, as_of };
+        let has_hold = until.is_none_or(|until| self.edge.hold(warming.key(), hold(until)));
         let mut warmed = self.edge.warm(&warming, job.spec.refresh).await;
         if until.is_some()
             && matches!(warmed.outcome, Warm::Stored | Warm::Fresh)
@@ -141,15 +148,38 @@ impl Warmups {
         warmed
     }
 
-    /// Holds what was held before the process started.
-    async fn hold_again(self: Arc<Self>) {
-        let jobs = self.list(None);
-        for job in jobs {
+    /// Holds what was held before the process started; and looks at all that is held when there were purges, since what
+    /// they hit is to be held no longer, and nobody else may come upon it.
+    async fn look_after_holds(self: Arc<Self>) {
+        let mut looked_at = None;
+        loop {
+            let last = Some(self.edge.last_purge());
+            if looked_at != last {
+                self.hold_again(true).await;
+                looked_at = last;
+            }
+            sleep(HOLDS_EVERY).await;
+        }
+    }
+
+    /// Ends what a job holds, and no other one does.
+    pub(super) async fn release(self: Arc<Self>, job: u64) {
+        self.edge.disown(job);
+        self.hold_again(false).await;
+        self.edge.release_disowned();
+    }
+
+    /// Holds what jobs hold, each URL as when it was held first; and has the store look at it, which charges the hold.
+    async fn hold_again(&self, is_looked_at: bool) {
+        for job in self.list(None) {
             let Some(until) = job.held_until().filter(|until| self.now() < *until) else { continue };
-            for n in (0..job.spec.urls.len() * job.spec.fold()).step_by(job.spec.fold()) {
-                let Some((url, encoding, fields)) = job.request(n) else { continue };
+            for index in 0..job.spec.urls.len() {
+                let Some((url, encoding, fields)) = job.request(index * job.spec.fold()) else { continue };
+                let as_of = job.held_as_of(index).unwrap_or_else(|| self.edge.last_purge());
+                let hold = Hold { until, job: job.spec.seq, as_of };
                 if let Ok(warming) = self.edge.warming(url, fields_of(encoding, fields))
-                    && self.edge.hold(warming.key(), until)
+                    && self.edge.hold(warming.key(), hold)
+                    && is_looked_at
                 {
                     self.edge.is_held(warming.key()).await;
                 }
