@@ -6,7 +6,7 @@
 use std::net::TcpStream;
 
 use crate::support::client::Client;
-use crate::support::node::node;
+use crate::support::node::{Node, node};
 use crate::support::origin::{FRESH, Origin, Step, respond};
 use crate::support::process::open_files_limit;
 use crate::support::request::get;
@@ -28,6 +28,16 @@ fn slow_client(address: std::net::SocketAddr) -> Client {
     socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
     socket.connect(&address.into()).expect("a connection");
     Client::on(TcpStream::from(socket)).expect("a client")
+}
+
+/// Why the node ended connections.
+fn ends(node: &Node) -> String {
+    let metrics = node.admin_get("/metrics").text();
+    metrics
+        .lines()
+        .filter(|line| line.contains("ended") || line.contains("disk"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
@@ -74,7 +84,8 @@ fn slow_clients_of_a_fill_do_not_hold_its_bytes_in_memory() {
         read.clear();
         for client in &mut slow {
             // Each is somewhere else.
-            assert!(client.take(1 + stage_number * 1000, &mut read).expect("a little"));
+            let taken = client.take(1 + stage_number * 1000, &mut read).expect("a little");
+            assert!(taken, "a connection ended in stage {stage_number}: {}", ends(&node));
             read.clear();
         }
         peak = peak.max(node.rss_anon_kib());
