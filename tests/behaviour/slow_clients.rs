@@ -46,6 +46,7 @@ fn slow_clients_of_a_fill_do_not_hold_its_bytes_in_memory() {
     let (clients, length) = (setting("LARDER_SLOW_CLIENTS", 100), setting("LARDER_SLOW_BYTES", 100 << 20));
     assert!(clients + 1000 <= open_files_limit(), "{clients} clients need as many open files");
     let stage = length / STAGES;
+    let length = stage * STAGES;
     let (origin, block) = (Origin::start(), vec![b'x'; stage]);
     let gates: Vec<Gate> = (0..STAGES).map(|_| Gate::new()).collect();
     let _open: Vec<OpenOnDrop> = gates.iter().cloned().map(OpenOnDrop).collect();
