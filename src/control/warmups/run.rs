@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::job::Job;
 use super::pace::Pace;
@@ -24,6 +24,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
 const WRITE_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks at what is held.
 const HOLDS_EVERY: Duration = Duration::from_secs(5);
+/// And of the time that a look took, so many times as much.
+const HOLDS_REST: u32 = 20;
 const USER_AGENT: &str = concat!("larder-warm/", env!("CARGO_PKG_VERSION"));
 
 impl Warmups {
@@ -153,12 +155,13 @@ impl Warmups {
     async fn look_after_holds(self: Arc<Self>) {
         let mut looked_at = None;
         loop {
-            let last = Some(self.edge.last_purge());
+            let (last, began) = (Some(self.edge.last_purge()), Instant::now());
             if looked_at != last {
                 self.hold_again(true).await;
                 looked_at = last;
             }
-            sleep(HOLDS_EVERY).await;
+            // However much is held and however often something is purged, most of the time nothing is looked at.
+            sleep(HOLDS_EVERY.max(began.elapsed() * HOLDS_REST)).await;
         }
     }
 
