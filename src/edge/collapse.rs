@@ -18,8 +18,10 @@ use crate::rules::vary::{VariantKey, VaryRule};
 const HINTS: usize = 65_536;
 /// How long an answer that can't be shared keeps the next requests from queueing for one.
 const HIT_FOR_MISS_MS: i64 = 30_000;
-/// How long a failed fetch keeps the next requests from another one, where there is something stale to answer them.
+/// How long a failed fetch keeps the next requests from another one, where there is something stale to answer them: as long
+/// as it took to fail, so that an origin that hangs makes nobody wait most of the time, but within these.
 const FAILED_MS: i64 = 1_000;
+const FAILED_MAX_MS: i64 = 30_000;
 
 /// A key and, where its answers are known to vary, the values this request sends.
 type FlightKey = (KeyHash, Option<VariantKey>);
@@ -157,9 +159,11 @@ impl Collapse {
         hints.peek(&key).and_then(|hint| hint.failed_until).is_some_and(|until| now < until)
     }
 
-    /// Remembers that a fetch failed; the next answer clears the mark.
-    pub(super) fn mark_failed(&self, key: KeyHash, now: Millis) {
-        hint_of(&mut self.hints.lock(), key).failed_until = Some(now.saturating_add(FAILED_MS));
+    /// Remembers that a fetch that was begun then failed; the next answer clears the mark.
+    pub(super) fn mark_failed(&self, key: KeyHash, begun: Millis, now: Millis) {
+        let took = now.0.saturating_sub(begun.0);
+        let until = now.saturating_add(took.clamp(FAILED_MS, FAILED_MAX_MS));
+        hint_of(&mut self.hints.lock(), key).failed_until = Some(until);
     }
 
     /// What is known of a response that is fetched in slices.
@@ -250,9 +254,13 @@ mod tests {
         assert!(collapse.is_unshared(key, Millis(1)));
         assert!(collapse.is_too_large(key, Millis(1)));
         assert!(!collapse.is_unshared(key, Millis(HIT_FOR_MISS_MS)));
-        collapse.mark_failed(key, Millis(0));
+        collapse.mark_failed(key, Millis(0), Millis(0));
         assert!(collapse.has_failed(key, Millis(1)) && collapse.is_unshared(key, Millis(1)));
         assert!(!collapse.has_failed(key, Millis(FAILED_MS)));
+        collapse.mark_failed(key, Millis(0), Millis(15_000));
+        assert!(collapse.has_failed(key, Millis(29_999)) && !collapse.has_failed(key, Millis(30_000)));
+        collapse.mark_failed(key, Millis(0), Millis(3_600_000));
+        assert!(!collapse.has_failed(key, Millis(3_600_000 + FAILED_MAX_MS)), "not for ever");
         collapse.mark_shared(key, &VaryRule::new(vec![]));
         assert!(!collapse.is_unshared(key, Millis(1)) && !collapse.has_failed(key, Millis(1)));
     }

@@ -121,6 +121,7 @@ fn find(edge: &Edge, entry: Option<&Entry>, admitted: &Admitted, request: &Heade
         return chosen.map_or(Found::OtherVariant, Found::Fresh);
     };
     if !edge.survives(object) {
+        edge.store.end_hold_of_purged(entry);
         edge.store.remove(object);
         return Found::Absent;
     }

@@ -286,7 +286,7 @@ impl Edge {
             && let Some(base) = base
             && self.may_stand_in(&base)
         {
-            self.collapse.mark_failed(admitted.key.hash(), self.clock.now());
+            self.collapse.mark_failed(admitted.key.hash(), request_time, self.clock.now());
             let fwd = Some((Fwd::Stale, (outcome != Outcome::Error).then(|| response.status().as_u16())));
             return (Outcome::HitStale, self.stale(admitted, parts, &base, fwd, "stale-if-error"));
         }

@@ -68,6 +68,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
+pub use crate::store::Hold;
 pub use addressed::{Addressed, is_purge_location, is_purge_method};
 pub use answer::Answer;
 pub use body::{Body, BodyError};

@@ -317,7 +317,7 @@ impl Shard {
             if bytes >= need {
                 break;
             }
-            if holds.keeps(*victim, victim_node.weight) {
+            if holds.keeps(&victim_node.entry, victim_node.weight) {
                 continue;
             }
             victims += 1;
@@ -329,7 +329,7 @@ impl Shard {
         // over then takes whatever comes next. Without victims here the other shards give way: an empty
         // shard says nothing of what its newcomer is worth.
         let earns = u64::from(self.sketch.estimate(key)) > asked;
-        if victims > 0 && !earns && !holds.keeps(key, node.weight) {
+        if victims > 0 && !earns && !holds.keeps(&node.entry, node.weight) {
             return 1;
         }
         for _ in 0..victims {
@@ -358,7 +358,7 @@ impl Shard {
 fn pop_unheld(list: &mut List, holds: &Holds) -> Option<Node> {
     for _ in 0..list.len() {
         let (key, node) = list.pop_lru()?;
-        if !holds.keeps(key, node.weight) {
+        if !holds.keeps(&node.entry, node.weight) {
             return Some(node);
         }
         list.push(key, node);

@@ -12,6 +12,7 @@
 
 mod admission;
 mod budget;
+mod comparison;
 mod deposit;
 mod disk;
 mod holds;
@@ -37,6 +38,7 @@ use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
 pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position};
+pub use holds::Hold;
 use versions::Versions;
 pub use warm::Wanted;
 
@@ -239,7 +241,10 @@ impl Store {
         &self,
         compare: impl Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync + 'static,
     ) {
-        self.tier.let_compare(Box::new(compare));
+        let compare: comparison::Compare = Arc::new(compare);
+        self.tier.comparison.set(compare.clone());
+        self.tier.holds.comparison.set(compare.clone());
+        self.budget.memory.holds().comparison.set(compare);
     }
 
     /// Walks over everything that is held, behind `after`, until `visit` breaks off. Waits for the disk.

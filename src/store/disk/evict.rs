@@ -6,8 +6,7 @@
 //! writes, ahead of the need.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -34,35 +33,19 @@ const INLINE_BYTES: u32 = 64 * 1024;
 /// A segment with less than this share of live bytes goes before older ones.
 const DEAD_DIVISOR: u64 = 64;
 
-type Compare = Box<dyn Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync>;
-
-/// How what is written again is compared with purges; not at all, until that is said.
-#[derive(Default)]
-pub(super) struct Comparison(OnceLock<Compare>);
-
-impl fmt::Debug for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Comparison")
-    }
-}
-
 impl Tier {
-    /// See `Store::let_compare`.
-    pub(crate) fn let_compare(&self, compare: Compare) {
-        let _ = self.comparison.0.set(compare);
-    }
-}
-
-impl Comparison {
-    /// Notes of each variant what it outlived; false: all are purged.
-    fn renew(&self, meta: &mut Meta<'_>) -> bool {
-        let Some(compare) = self.0.get() else { return true };
-        let mut is_any_left = false;
+    /// Notes of each variant what it outlived; false: all are purged, and not held any more.
+    fn renew(&self, key: KeyHash, meta: &mut Meta<'_>) -> bool {
+        let (mut is_any_left, mut all_tags) = (false, Vec::new());
         for variant in &mut meta.variants {
             let tags: Vec<Box<str>> = variant.tags().iter().map(|tag| Box::from(*tag)).collect();
-            if let Some(as_of) = compare(meta.key, &tags, variant.as_of) {
+            if let Some(as_of) = self.comparison.outlived(meta.key, &tags, variant.as_of) {
                 (variant.as_of, is_any_left) = (as_of, true);
             }
+            all_tags.push(tags);
+        }
+        if !is_any_left {
+            self.holds.end_of_purged(key, meta.key, all_tags.iter().map(Vec::as_slice));
         }
         is_any_left
     }
@@ -298,7 +281,7 @@ impl Writer {
         }
         let body_at = at + format::HEADER_BYTES as u32 + frame.meta_bytes;
         let mut meta = Meta::decode(meta)?;
-        if !self.tier.comparison.renew(&mut meta) {
+        if !self.tier.renew(key, &mut meta) {
             return Err(NotWritten);
         }
         let (mut inline, mut inline_bytes, mut written) = (Vec::new(), 0_u32, 0);

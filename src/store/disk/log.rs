@@ -243,7 +243,7 @@ impl Writer {
             object.set_inline(segment, Place { offset: body_at + place.offset, ..place });
         }
         self.account_for_replaced(entry, replaces);
-        self.tier.holds.keeps(entry.key().hash(), logged_bytes(entry));
+        self.tier.holds.keeps(entry, logged_bytes(entry));
         self.evict_once_more(entry);
         Ok(())
     }

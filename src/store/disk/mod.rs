@@ -53,6 +53,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::Entry;
 use super::admission::Sketch;
 use super::budget::Budget;
+use super::comparison::Comparison;
 use super::holds::Holds;
 use super::metrics::DiskCounters;
 use super::versions::Versions;
@@ -132,7 +133,7 @@ pub(super) struct Tier {
     pub(super) holds: Holds,
     /// What is admitted in any case.
     pub(super) wants: Wants,
-    comparison: evict::Comparison,
+    pub(super) comparison: Comparison,
     /// What is older than this version is stale: the clock went back while the node was down.
     stale_below: u64,
     /// Held as long as the store is open.
@@ -192,7 +193,7 @@ impl Tier {
             counters: DiskCounters::default(),
             holds,
             wants: Wants::default(),
-            comparison: evict::Comparison::default(),
+            comparison: Comparison::default(),
             stale_below: 0,
             versions,
             lock,
