@@ -68,6 +68,7 @@ pub(super) enum Format {
     Url,
     LogOutput,
     Rate,
+    MediaType,
 }
 
 impl Format {
@@ -99,6 +100,7 @@ impl Format {
             }
             Self::Url => parse_server_url(text).is_some(),
             Self::Rate => text.is_empty() || parse_rate(text).is_some(),
+            Self::MediaType => is_media_type(text),
         }
     }
 
@@ -121,6 +123,9 @@ impl Format {
             Self::TokenHash => r#""blake3:" and 64 hexadecimal digits"#,
             Self::Url => r#"a URL of scheme, host and port only, such as "https://10.0.0.1:8443""#,
             Self::LogOutput => r#""off", "stdout", "stderr" or the path of a file"#,
+            Self::MediaType => {
+                r#"a media type in lower case without parameters, such as "text/css" or "text/*""#
+            }
             Self::Rate => r#"a number a second or a minute, such as "50/s" or "600/m", up to 1000000, or """#,
         }
     }
@@ -159,6 +164,13 @@ impl Kind {
 
 fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
+}
+
+fn is_media_type(text: &str) -> bool {
+    let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$&-^_.+".contains(&b);
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_name);
+    let parts = text.split_once('/');
+    parts.is_some_and(|(kind, name)| is_part(kind) && (name == "*" || is_part(name)))
 }
 
 fn is_host_pattern(text: &str) -> bool {

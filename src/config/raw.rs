@@ -155,6 +155,7 @@ pub(super) struct Site {
     pub(super) headers: Headers,
     pub(super) access: Access,
     pub(super) purge: Purge,
+    pub(super) compress: Compress,
     #[serde(default)]
     pub(super) rule: Vec<Rule>,
 }
@@ -225,7 +226,15 @@ pub(super) struct Signed {
     pub(super) param: String,
 }
 
-/// `cache`, `headers` and `access` are merged with the site's before this is read.
+#[derive(Debug, Deserialize)]
+pub(super) struct Compress {
+    pub(super) encodings: Vec<String>,
+    pub(super) types: Vec<String>,
+    pub(super) min_size: Size,
+    pub(super) max_size: Size,
+}
+
+/// `cache`, `compress`, `headers` and `access` are merged with the site's before this is read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Rule {
     pub(super) path: Vec<String>,
@@ -235,6 +244,7 @@ pub(super) struct Rule {
     pub(super) origin: Option<String>,
     pub(super) headers: Headers,
     pub(super) access: Access,
+    pub(super) compress: Compress,
 }
 
 #[derive(Debug, Deserialize)]

@@ -42,6 +42,8 @@ pub struct Variant {
     pub etag: Option<String>,
     /// Last-Modified as stored.
     pub last_modified: Option<String>,
+    /// What is kept of it in other codings: coding and bytes.
+    pub encodings: Vec<(&'static str, u64)>,
     /// Fields that select it.
     pub vary: Vec<String>,
 }
@@ -118,7 +120,7 @@ impl Edge {
 }
 
 fn segments_of(object: &Object) -> Vec<u32> {
-    let parts = object.body.parts().iter().filter(|part| !part.pages().is_resident());
+    let parts = object.parts().filter(|part| !part.pages().is_resident());
     let mut segments: Vec<u32> = parts.map(|part| part.place().0).collect();
     segments.extend(object.inline().map(|(segment, _)| segment));
     segments.dedup();
@@ -135,6 +137,7 @@ fn describe(object: &Object, now: Millis) -> Variant {
         State::StaleWhileRevalidate => "stale-while-revalidate",
         State::MustRevalidate => "must-revalidate",
     };
+    let encodings = object.encodings.iter().flat_map(|encodings| encodings.all());
     Variant {
         key: head.key.canonical().to_owned(),
         tier: object.tier(),
@@ -149,6 +152,7 @@ fn describe(object: &Object, now: Millis) -> Variant {
         content_encoding: field(http::header::CONTENT_ENCODING),
         etag: field(http::header::ETAG),
         last_modified: field(http::header::LAST_MODIFIED),
+        encodings: encodings.map(|encoded| (encoded.coding.as_str(), encoded.body.len())).collect(),
         vary: head.vary.names().iter().map(ToString::to_string).collect(),
     }
 }

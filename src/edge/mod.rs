@@ -24,9 +24,13 @@ mod admit;
 mod answer;
 mod body;
 mod client;
+mod coded;
 mod collapse;
+mod complete;
+mod compress;
 pub mod config;
 mod debug;
+mod encode;
 mod fill;
 mod fills;
 mod flight;
@@ -42,6 +46,7 @@ mod miss;
 mod misses;
 #[cfg(test)]
 mod model;
+mod negotiate;
 mod part;
 mod post;
 mod purged;
@@ -51,6 +56,7 @@ mod respond;
 mod resume;
 mod route;
 mod select;
+mod serve;
 mod signed;
 mod sites;
 mod slices;
@@ -68,6 +74,7 @@ pub use body::{Body, BodyError};
 pub use inspect::{BadUrl, Located, Variant};
 pub use metrics::{EdgeMetrics, Outcome};
 
+use crate::encode::Pool;
 use crate::net::{ConnInfo, Handler, RequestBody};
 use crate::object::Object;
 use crate::purge::Purges;
@@ -83,7 +90,6 @@ use lookup::Found;
 use misses::Misses;
 use record::{Asked, Record, asked_of};
 use refusal::{Reason, Refusal};
-use respond::Serving;
 use route::Routes;
 use sites::Sites;
 
@@ -111,6 +117,7 @@ pub struct Edge {
     purges: Arc<Purges>,
     collapse: Arc<Collapse>,
     misses: Misses,
+    encoder: Arc<Pool>,
     clock: Clock,
     metrics: EdgeMetrics,
     access_log: AccessLog,
@@ -156,6 +163,7 @@ impl Edge {
             purges,
             collapse: Collapse::new(),
             misses: Misses::default(),
+            encoder: Pool::new(),
             clock,
             metrics: EdgeMetrics::new(workers, names),
             access_log,
@@ -167,6 +175,11 @@ impl Edge {
     /// What it counts.
     pub fn metrics(&self) -> &EdgeMetrics {
         &self.metrics
+    }
+
+    /// Where bodies are encoded.
+    pub fn encoder(&self) -> &Arc<Pool> {
+        &self.encoder
     }
 
     /// The configuration it runs with.
@@ -283,50 +296,6 @@ impl Edge {
             Step::Fetch(base, fwd) => self.fetch(&admitted, parts, base, fwd).await,
             Step::Refuse(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
         }
-    }
-
-    #[inline]
-    fn hit(&self, admitted: &Admitted, parts: &Parts, object: &Arc<Object>, now: Millis) -> Response<Body> {
-        self.store.promote(object.head.key.hash());
-        object.touch(now);
-        let status = CacheStatus {
-            hit: true,
-            ttl: Some(object.head.freshness.ttl_secs(now)),
-            detail: Some(object.tier()),
-            ..CacheStatus::default()
-        };
-        let serving =
-            Serving { node: &self.config.node, admitted, request: parts, status, now, is_validated: false };
-        respond::hit(&serving, object)
-    }
-
-    fn stale(
-        &self,
-        admitted: &Admitted,
-        parts: &Parts,
-        object: &Object,
-        fwd: Option<(Fwd, Option<u16>)>,
-        detail: &str,
-    ) -> Response<Body> {
-        let status = CacheStatus {
-            hit: fwd.is_none(),
-            fwd: fwd.map(|(fwd, _)| fwd),
-            fwd_status: fwd.and_then(|(_, status)| status),
-            ttl: Some(object.freshness().ttl_secs(self.clock.now())),
-            detail: Some(detail),
-            ..CacheStatus::default()
-        };
-        respond::from_object(&self.serving(admitted, parts, status, false), object)
-    }
-
-    fn serving<'a>(
-        &'a self,
-        admitted: &'a Admitted,
-        request: &'a Parts,
-        status: CacheStatus<'a>,
-        is_validated: bool,
-    ) -> Serving<'a> {
-        Serving { node: &self.config.node, admitted, request, status, now: self.clock.now(), is_validated }
     }
 
     fn refused(

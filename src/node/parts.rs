@@ -42,6 +42,7 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
             request_headers: config.request_headers.clone(),
             response_headers: config.response_headers.clone(),
             access: config.access.clone(),
+            compress: config.compress.clone(),
         }))
     };
     let site = |(index, config): (usize, &SiteConfig)| {
@@ -118,6 +119,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
+    larder.register_collector(Box::new(edge.encoder().clone()));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));

@@ -1,8 +1,63 @@
 //! Accept-Encoding (RFC 9110 §12.5.3), reduced to the codings that a cache of static files can do something with.
 
-use http::{HeaderMap, header::ACCEPT_ENCODING};
+use std::cmp::Reverse;
+
+use http::{HeaderMap, header::ACCEPT_ENCODING, header::CONTENT_ENCODING};
 
 use super::fields;
+
+/// A content coding that a representation can have here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Coding {
+    /// None at all.
+    Identity,
+    /// Brotli (RFC 7932).
+    Br,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+}
+
+impl Coding {
+    /// Each of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Identity, Self::Br, Self::Zstd, Self::Gzip];
+
+    /// Its token.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Br => "br",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    /// Its token again.
+    #[must_use]
+    pub fn from_token(token: &[u8]) -> Option<Self> {
+        let named =
+            Self::ALL.into_iter().find(|coding| token.eq_ignore_ascii_case(coding.as_str().as_bytes()));
+        named.or(token.eq_ignore_ascii_case(b"x-gzip").then_some(Self::Gzip))
+    }
+
+    /// What a response is encoded with; `None`: with something else, or with several codings.
+    #[must_use]
+    pub fn of(response: &HeaderMap) -> Option<Self> {
+        let mut found = Self::Identity;
+        for line in response.get_all(CONTENT_ENCODING) {
+            for element in fields::elements(line.as_bytes()) {
+                match Self::from_token(element)? {
+                    Self::Identity => {}
+                    coding if found == Self::Identity => found = coding,
+                    _ => return None,
+                }
+            }
+        }
+        Some(found)
+    }
+}
 
 /// The weights, in thousandths, that a client gives; 0 is "not acceptable".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +70,28 @@ pub struct Accepted {
     pub zstd: u16,
     /// 1000 unless the client says otherwise.
     pub identity: u16,
+}
+
+impl Accepted {
+    /// What the client gives a coding; 0: it does not accept it.
+    #[must_use]
+    pub fn weight(self, coding: Coding) -> u16 {
+        match coding {
+            Coding::Identity => self.identity,
+            Coding::Br => self.br,
+            Coding::Zstd => self.zstd,
+            Coding::Gzip => self.gzip,
+        }
+    }
+}
+
+/// The coding to send of those that are there, each with its length in bytes: what the client weighs highest, and of equals
+/// the shortest. `None`: it accepts none of them.
+#[must_use]
+pub fn choose(accepted: Accepted, ready: impl Iterator<Item = (Coding, u64)>) -> Option<Coding> {
+    let acceptable = ready.filter(|(coding, _)| accepted.weight(*coding) > 0);
+    let best = acceptable.max_by_key(|(coding, length)| (accepted.weight(*coding), Reverse(*length)));
+    best.map(|(coding, _)| coding)
 }
 
 /// Canonical Accept-Encoding to key and to send to the origin: the known codings that the client accepts, in a fixed order.
@@ -169,7 +246,66 @@ mod tests {
         assert_eq!(normalize(&headers), Some("br, gzip"));
     }
 
+    #[test]
+    fn the_shortest_of_what_is_wanted_most() {
+        let choose = |value: &str, ready: &[(Coding, u64)]| {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(value).unwrap())]);
+            choose(accepted(&headers), ready.iter().copied())
+        };
+        use Coding::{Br, Gzip, Identity, Zstd};
+        let all = [(Identity, 100), (Br, 20), (Zstd, 22), (Gzip, 25)];
+        for (value, expected) in [
+            ("gzip, deflate, br, zstd", Some(Br)),
+            ("gzip, deflate", Some(Gzip)),
+            ("deflate, gzip, br;q=0.5", Some(Gzip)),
+            ("*", Some(Br)),
+            ("br;q=0, *", Some(Zstd)),
+            ("", Some(Identity)),
+            ("identity", Some(Identity)),
+            ("identity, gzip;q=0.5", Some(Identity)),
+            ("identity;q=0", None),
+            ("identity;q=0, gzip", Some(Gzip)),
+            ("*;q=0", None),
+            ("*;q=0, zstd;q=0.001", Some(Zstd)),
+            ("br;q=1.5, gzip", Some(Gzip)),
+            ("compress, deflate", Some(Identity)),
+        ] {
+            assert_eq!(choose(value, &all), expected, "{value}");
+        }
+        assert_eq!(choose("br", &[(Identity, 100), (Gzip, 25)]), Some(Identity));
+        assert_eq!(choose("br", &[(Gzip, 25)]), None);
+    }
+
+    #[test]
+    fn what_a_response_is_encoded_with() {
+        let of = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_ENCODING, HeaderValue::from_str(line).unwrap());
+            }
+            Coding::of(&headers)
+        };
+        assert_eq!(of(&[]), Some(Coding::Identity));
+        assert_eq!(of(&["identity"]), Some(Coding::Identity));
+        assert_eq!(of(&["X-GZip"]), Some(Coding::Gzip));
+        assert_eq!(of(&["identity, br"]), Some(Coding::Br));
+        for other in [&["deflate"][..], &["gzip, br"], &["gzip", "gzip"], &["foo"]] {
+            assert_eq!(of(other), None, "{other:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_chosen_is_acceptable(value in "[ -~]{0,60}|((br|gzip|zstd|identity|\\*|x-gzip)(;q=[01](\\.[0-9]{0,3})?)?, ?){0,6}", there in 0_u8..16) {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(&value).unwrap())]);
+            let accepted = accepted(&headers);
+            let ready = || Coding::ALL.into_iter().enumerate().filter(|(i, _)| there & (1 << i) != 0);
+            match choose(accepted, ready().map(|(i, coding)| (coding, i as u64))) {
+                Some(coding) => prop_assert!(accepted.weight(coding) > 0),
+                None => prop_assert!(ready().all(|(_, coding)| accepted.weight(coding) == 0)),
+            }
+        }
+
         #[test]
         fn normalizing_is_idempotent(value in "[ -~]{0,60}") {
             let once = normal(&value);

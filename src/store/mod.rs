@@ -14,6 +14,7 @@ mod admission;
 mod budget;
 mod deposit;
 mod disk;
+mod encodings;
 mod memory;
 mod metrics;
 mod versions;
@@ -31,6 +32,7 @@ use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
 pub use disk::{Admission, DiskConfig, DiskStats, Mode, OpenError};
+pub use encodings::{BodyId, NewEncoding};
 use versions::Versions;
 
 /// `[store]`.
@@ -83,7 +85,7 @@ impl Entry {
     }
 
     fn is_mapped(&self) -> bool {
-        self.variants.iter().any(|object| !object.body.parts().is_empty())
+        self.variants.iter().any(|object| object.parts().next().is_some())
     }
 }
 

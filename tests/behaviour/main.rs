@@ -26,6 +26,7 @@ mod debug_field;
 mod disk;
 mod disk_faults;
 mod disk_limits;
+mod encodings;
 mod fills;
 mod framing;
 mod framing_origin;

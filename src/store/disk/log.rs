@@ -18,10 +18,10 @@ use super::evict::Eviction;
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind};
 use super::health::{Fault, Mode};
 use super::index::Found;
-use super::meta::{Meta, OWN, PartMeta, VariantMeta};
+use super::meta::{EncodingMeta, Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
 use super::{Tier, format::Bad};
-use crate::object::{Growing, Object, Part, Place, Sum};
+use crate::object::{Body, Encoded, Growing, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
 
@@ -199,8 +199,14 @@ impl Writer {
         let mut inline = Inline::default();
         let mut variants = Vec::with_capacity(objects.len());
         for (object, fields) in objects.iter().zip(&fields) {
-            let Some(parts) = self.parts_of(object, &mut inline) else { continue };
-            let mut variant = VariantMeta::new(&object.head, fields, parts);
+            let owner = Owner::Object((*object).clone());
+            let Some(parts) = self.parts_of(&object.body, owner, &mut inline) else { continue };
+            let encodings = object.encodings.as_deref().map_or_else(Vec::new, |encodings| {
+                EncodingMeta::of(encodings, |encoded| {
+                    self.parts_of(&encoded.body, Owner::Encoded(encoded.clone()), &mut inline)
+                })
+            });
+            let mut variant = VariantMeta::new(&object.head, fields, parts, encodings);
             variant.must_revalidate = object.is_invalidated();
             variant.last_used = object.last_used_ms();
             variants.push(variant);
@@ -211,8 +217,8 @@ impl Writer {
         let meta = Meta { key: entry.key().canonical(), variants };
         let (segment, body_at) = self.response(entry.key().hash(), &meta, &inline.pieces, 0)?;
         self.earn(u64::from(inline.length));
-        for (object, place) in inline.owners {
-            object.set_inline(segment, Place { offset: body_at + place.offset, ..place });
+        for (owner, place) in inline.owners {
+            owner.set_inline(segment, Place { offset: body_at + place.offset, ..place });
         }
         self.account_for_replaced(entry, replaces);
         self.evict_once_more(entry);
@@ -221,7 +227,7 @@ impl Writer {
 
     /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
     fn forget_dead_parts(&self, entry: &Entry) {
-        let parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        let parts = entry.variants().iter().flat_map(|object| object.parts());
         let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
         let dead: BTreeSet<u32> = dead.collect();
         for segment in dead {
@@ -229,22 +235,22 @@ impl Writer {
         }
     }
 
-    /// Where a variant's body is, or will be; `None`: a part of it is gone.
-    fn parts_of(&self, object: &Arc<Object>, inline: &mut Inline) -> Option<Vec<PartMeta>> {
-        let parts = object.body.parts();
+    /// Where a body is, or will be; `None`: a part of it is gone.
+    fn parts_of(&self, body: &Body, owner: Owner, inline: &mut Inline) -> Option<Vec<PartMeta>> {
+        let parts = body.parts();
         if !parts.is_empty() {
             let is_there = parts.iter().all(|part| part.pages().is_live());
             let places = parts.iter().map(|part| part.place()).map(|(id, place)| PartMeta::new(id, place));
             return is_there.then(|| places.collect());
         }
-        if object.body.is_empty() {
+        if body.is_empty() {
             return Some(Vec::new());
         }
-        match object.inline() {
+        match owner.inline() {
             Some((id, place)) if self.tier.table.get(id).is_some() => Some(vec![PartMeta::new(id, place)]),
             _ => {
-                let place = inline.add(object.body.chunks());
-                inline.owners.push((object.clone(), place));
+                let place = inline.add(body.chunks());
+                inline.owners.push((owner, place));
                 Some(vec![PartMeta::new(OWN, place)])
             }
         }
@@ -328,9 +334,8 @@ impl Writer {
             entry.variants().iter().any(|v| v.body.parts().first().is_some_and(|p| Arc::ptr_eq(p, part)))
         };
         for object in old.variants() {
-            let parts = object.body.parts();
-            if parts.first().is_some_and(|first| !is_kept(first)) {
-                for part in parts {
+            if object.body.parts().first().is_some_and(|first| !is_kept(first)) {
+                for part in object.parts() {
                     let (id, place) = part.place();
                     if let Some(segment) = self.tier.table.get(id) {
                         segment.account(-(format::frame_length(u64::from(place.length)) as i64));
@@ -376,7 +381,29 @@ impl Writer {
 struct Inline {
     pieces: Vec<Bytes>,
     length: u32,
-    owners: Vec<(Arc<Object>, Place)>,
+    owners: Vec<(Owner, Place)>,
+}
+
+/// Whose body a frame carries.
+enum Owner {
+    Object(Arc<Object>),
+    Encoded(Arc<Encoded>),
+}
+
+impl Owner {
+    fn inline(&self) -> Option<(u32, Place)> {
+        match self {
+            Self::Object(object) => object.inline(),
+            Self::Encoded(encoded) => encoded.inline(),
+        }
+    }
+
+    fn set_inline(&self, segment: u32, place: Place) {
+        match self {
+            Self::Object(object) => object.set_inline(segment, place),
+            Self::Encoded(encoded) => encoded.set_inline(segment, place),
+        }
+    }
 }
 
 impl Inline {
