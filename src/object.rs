@@ -26,6 +26,7 @@ use crate::rules::vary::{VariantKey, VaryRule};
 
 mod body;
 mod charge;
+mod compared;
 mod encodings;
 
 pub use body::{Answer, Body, Growing, Lost, Pages, Part, PartReader, Place, Reader, Sum};
@@ -252,21 +253,6 @@ impl Object {
     /// revalidation makes a new object.
     pub fn invalidate(&self) {
         self.must_revalidate.store(true, Relaxed);
-    }
-
-    /// The last purge that it was compared with.
-    #[inline]
-    pub fn checked(&self) -> u64 {
-        self.checked.load(Relaxed)
-    }
-
-    /// Notes that it was compared with all purges up to `seq`, and is kept; perhaps stale by a soft one.
-    pub fn set_checked(&self, seq: u64, stale_since: Option<Millis>) {
-        if let Some(since) = stale_since {
-            let since = since.max(self.head.freshness.response_time);
-            self.stale_since.fetch_min(since.0, Relaxed);
-        }
-        self.checked.fetch_max(seq, Relaxed);
     }
 
     /// What may be done with it now.

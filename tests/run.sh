@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 Usage: tests/run.sh [PART]...
 
-Without a PART, everything runs. What is missing is installed by apt-get and npm.
+Without a PART, everything runs. What is missing is installed by apt-get, npm and pip.
 
   fmt          cargo fmt --check
   clippy       cargo clippy, warnings are errors
@@ -16,6 +16,7 @@ Without a PART, everything runs. What is missing is installed by apt-get and npm
   tidy         the rules of the house alone
   conformance  the public test suite for HTTP caches, against the baselines
   browser      the demo in headless Chromium
+  sdk          the SDKs of Fastly and Cloudflare against a node's purge APIs
 
 The heavy behaviour tests are short unless LARDER_SOAK_SECS and LARDER_IDLE_CONNECTIONS (10000 is what
 is promised; the default is 2000) say otherwise.
@@ -25,7 +26,7 @@ A failing part does not keep the next from running, a failing build does. The la
 TEXT
 }
 
-PARTS=(fmt clippy doc test conformance browser)
+PARTS=(fmt clippy doc test conformance browser sdk)
 EXTRA_PARTS=(behaviour tidy)
 
 parts=()
@@ -89,6 +90,11 @@ install_missing() {
         need curl curl
         need chromium chromium
     fi
+    if wants sdk; then
+        need python3 python3
+        # Debian has the module that makes an environment apart.
+        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+    fi
     if ((${#missing[@]} > 0)); then
         echo "installing ${missing[*]}"
         as_root apt-get update -qq
@@ -148,7 +154,7 @@ run_part() {
         doc) RUSTDOCFLAGS="-D warnings" check cargo doc --no-deps --locked ;;
         test) suite cargo test --locked --no-fail-fast ;;
         behaviour | tidy) suite cargo test --locked --no-fail-fast --test "$1" ;;
-        conformance | browser) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
+        conformance | browser | sdk) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
     esac
 }
 

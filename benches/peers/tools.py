@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import os
 import pathlib
 import shutil
@@ -33,7 +34,9 @@ def install(packages: dict[str, str]) -> None:
 
 
 def find(program: str) -> str | None:
-    """The path of a program, also where only root's PATH has it."""
+    """The path of a program, also where only root's PATH has it; or the first file of a pattern with slashes."""
+    if "/" in program:
+        return next(iter(sorted(glob.glob(program))), None)
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
 
 

@@ -140,10 +140,11 @@ pub fn head(key: CacheKey, length: u64, store: &Store, clock: Clock) -> Head {
 }
 
 /// Fills an object as a miss does; waits when the writer is behind. Gives its weight in memory.
+/// A large body is in the log when it is complete; a small one may be refused a place in the queue.
 pub async fn fill(store: &Arc<Store>, clock: Clock, key: &CacheKey, body: Bytes) -> u64 {
     let complete = loop {
         if let Some(complete) = deposit(store, key, &body).await
-            && complete.is_admitted
+            && (complete.is_admitted || !complete.body.parts().is_empty())
         {
             break complete;
         }

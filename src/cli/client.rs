@@ -37,21 +37,33 @@ impl NodeArgs {
     /// Calls the admin API.
     pub(super) fn get(&self, path_and_query: &str) -> anyhow::Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.call(path_and_query, None))
+        runtime.block_on(self.call(Method::GET, path_and_query, None))
     }
 
     /// Calls the admin API with a body.
     pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.call(path, Some(body)))
+        runtime.block_on(self.call(Method::POST, path, Some(body)))
     }
 
-    async fn call(&self, path_and_query: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    /// Calls the admin API to take something back.
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.call(Method::DELETE, path, None))
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let (tls, host, port) = crate::config::parse_server_url(&self.node).with_context(|| {
             format!("--node {}: a URL such as http://127.0.0.1:8090 is needed", self.node)
         })?;
         let server = ServerConfig { tls, host, port, weight: 1 };
-        let request = self.request(path_and_query, server.authority(), body)?;
+        let mut request = self.request(path_and_query, server.authority(), body)?;
+        *request.method_mut() = method;
         let node = Origin::new(self.config(server), 0)?;
         let response = node.send(request).await.map_err(|error| {
             let hint = "is it running? Name another with --node URL or LARDER_NODE";
@@ -87,7 +99,6 @@ impl NodeArgs {
         if let Some(body) = body {
             let full = Full::from(body.to_string()).map_err(|never: Infallible| match never {});
             *request.body_mut() = Either::Right(full.boxed_unsync());
-            *request.method_mut() = Method::POST;
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);
         }

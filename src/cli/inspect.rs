@@ -64,6 +64,7 @@ fn render(item: &Value) -> String {
         ("etag", item["etag"].clone()),
         ("modified", item["last_modified"].clone()),
         ("vary", item["vary"].clone()),
+        ("tags", item["tags"].clone()),
     ];
     for (name, value) in rows {
         let text = match &value {

@@ -4,11 +4,14 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod explain;
 mod inspect;
 mod purge;
 mod schema;
 mod serve;
 mod status;
+mod token;
+mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +29,8 @@ const USAGE: u8 = 2;
   larder serve --origin http://127.0.0.1:3000   cache what that server answers, on 127.0.0.1:8080
   larder serve --config /etc/larder/larder.toml run a node
   larder inspect http://127.0.0.1:8080/a.css    what the cache holds for a URL
-  larder purge https://shop.example/a.css       have it fetched anew")]
+  larder purge https://shop.example/a.css       have it fetched anew
+  larder warm https://shop.example/ --wait      have it stored before anyone asks")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -40,7 +44,10 @@ enum Command {
     Schema(schema::Args),
     Status(status::Args),
     Purge(purge::Args),
+    Warm(warm::Args),
     Inspect(inspect::Args),
+    Explain(explain::Args),
+    Token(token::Args),
     Completions(completions::Args),
 }
 
@@ -53,7 +60,10 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Warm(args) => warm::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

@@ -17,6 +17,7 @@ use super::{USAGE, print_line};
   larder purge https://shop.example/css/shop.css
   larder purge --prefix shop.example/assets --note 'spring sale'
   larder purge --tag product-42 --tag home --soft
+  larder purge --prefix shop.example/assets --dry-run
   larder purge --site shop --all --yes
   larder purge list
   larder purge show ID
@@ -46,7 +47,7 @@ pub(super) struct Args {
     /// Make it stale instead of gone: it may still cover a slow or dead origin
     #[arg(long)]
     soft: bool,
-    /// Not supported yet
+    /// Purge nothing: show how many objects and bytes it would hit, and some of them
     #[arg(long)]
     dry_run: bool,
     /// Why, for the log
@@ -93,20 +94,13 @@ fn purge(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("larder: {problem}");
         return Ok(ExitCode::from(USAGE));
     }
+    if args.dry_run {
+        return dry_run(args);
+    }
     if args.all && !args.yes && !args.is_confirmed()? {
         bail!("nothing was purged");
     }
-    let order = json!({
-        "site": args.site,
-        "urls": args.urls,
-        "prefixes": args.prefix,
-        "tags": args.tag,
-        "hosts": args.host,
-        "all": args.all,
-        "soft": args.soft,
-        "note": args.note,
-    });
-    let made = args.node.post("/v1/purges", &order)?;
+    let made = args.node.post("/v1/purges", &args.order(false))?;
     if args.node.json {
         print_line(&serde_json::to_string_pretty(&made)?)?;
     } else {
@@ -122,40 +116,64 @@ impl Args {
     fn usage_problem(&self) -> Option<&'static str> {
         let names_nothing =
             [&self.urls, &self.prefix, &self.tag, &self.host].iter().all(|list| list.is_empty());
-        if self.dry_run {
-            return Some(
-                "--dry-run is not supported yet; nothing was purged. `larder inspect URL` shows what is held",
-            );
-        }
         if names_nothing && !self.all {
             return Some(
                 "nothing to purge: name a URL, --prefix, --tag, --host or --all; see `larder purge --help`",
             );
         }
-        if self.all && !self.yes && !std::io::stdin().is_terminal() {
+        if self.all && !self.yes && !self.dry_run && !std::io::stdin().is_terminal() {
             return Some("--all asks first, and there is no terminal to ask on; pass --yes");
         }
         None
     }
 
-    /// Shows what the node holds and asks.
+    /// The body of the call.
+    fn order(&self, dry_run: bool) -> Value {
+        json!({
+            "site": self.site,
+            "urls": self.urls,
+            "prefixes": self.prefix,
+            "tags": self.tag,
+            "hosts": self.host,
+            "all": self.all,
+            "soft": self.soft,
+            "note": self.note,
+            "dry_run": dry_run,
+        })
+    }
+
+    /// Shows what would be hit and asks.
     fn is_confirmed(&self) -> anyhow::Result<bool> {
         let what = self.site.as_ref().map_or("everything".into(), |site| format!("everything of {site:?}"));
-        // A token that may purge need not be one that may read.
-        let held = self.node.get("/v1/status").ok().map(|status| {
-            let store = &status["store"];
-            let sum = |name: &str, file: &str| {
-                store["memory"][name].as_u64().unwrap_or(0).max(store["log"][file].as_u64().unwrap_or(0))
-            };
-            let size = bytes(&sum("bytes", "live_bytes").into());
-            format!(" (the node holds about {} objects, {size})", sum("objects", "objects"))
-        });
-        eprint!("Purge {what}{}? [y/N] ", held.unwrap_or_default());
+        let held = matches(&self.node.post("/v1/purges", &self.order(true))?);
+        eprint!("Purge {what}: {held}? [y/N] ");
         std::io::stderr().flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
+}
+
+fn dry_run(args: &Args) -> anyhow::Result<ExitCode> {
+    let found = args.node.post("/v1/purges", &args.order(true))?;
+    if args.node.json {
+        print_line(&serde_json::to_string_pretty(&found)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_line(&format!("would hit {}; nothing was purged", matches(&found)))?;
+    for url in found["sample"].as_array().into_iter().flatten() {
+        print_line(&format!("  {}", url.as_str().unwrap_or_default()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `3 objects, 1.5 KiB`
+fn matches(found: &Value) -> String {
+    let matches = &found["matches"];
+    let objects = matches["objects"].as_u64().unwrap_or(0);
+    let at_least = if found["complete"] == false { "at least " } else { "" };
+    let plural = if objects == 1 { "" } else { "s" };
+    format!("{at_least}{objects} object{plural}, {}", bytes(&matches["bytes"]))
 }
 
 fn list(limit: u16, node: &NodeArgs) -> anyhow::Result<ExitCode> {

@@ -97,6 +97,7 @@ fn render(status: &Value) -> String {
     if pending > 0 {
         lines.push(format!("{:<13}{pending} bytes are in effect and not durable: the disk fails", ""));
     }
+    lines.extend(status["warmups"]["jobs"].as_array().into_iter().flatten().map(warm_job));
     for origin in status["origins"].as_array().into_iter().flatten() {
         for server in origin["servers"].as_array().into_iter().flatten() {
             let state = if server["up"].as_bool().unwrap_or(false) { "up" } else { "down" };
@@ -110,6 +111,15 @@ fn render(status: &Value) -> String {
         }
     }
     lines.join("\n")
+}
+
+fn warm_job(job: &Value) -> String {
+    let text = |name: &str| job[name].as_str().unwrap_or_default().to_owned();
+    let (id, state) = (text("id"), text("state"));
+    format!(
+        "warm job     {id} {state}   {} of {} URLs   {} failed   {}/s   {} s left",
+        job["done"], job["total"], job["failed"], job["rate"], job["seconds_left"],
+    )
 }
 
 fn duration(secs: u64) -> String {

@@ -242,7 +242,7 @@ const TIME_UNITS: [(&str, u64); 6] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
 /// `250ms`, `30s`, `5m`, `12h`, `1d`, `2w`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, ms) = TIME_UNITS.iter().find_map(|(unit, ms)| {
         let number = text.strip_suffix(unit)?;
         number.ends_with(|c: char| c.is_ascii_digit()).then_some((number, ms))

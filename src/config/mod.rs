@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use kind::parse_server_url;
+pub use kind::{parse_duration, parse_server_url};
 pub use schema::json_schema;
 
 use crate::net::{CertificateFiles, Limits, ListenConfig};

@@ -156,8 +156,17 @@ pub(super) struct Site {
     pub(super) access: Access,
     pub(super) purge: Purge,
     pub(super) compress: Compress,
+    pub(super) ids: Ids,
     #[serde(default)]
     pub(super) rule: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Ids {
+    #[serde(default)]
+    pub(super) cloudflare: String,
+    #[serde(default)]
+    pub(super) fastly: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -234,7 +234,7 @@ fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {
         redirect_to_https: raw.https == "redirect",
         hsts: raw.hsts.get(),
         methods,
-        purge: site_purge(&raw.purge),
+        purge: site_purge(&raw.purge, &raw.ids),
         default: treatment(
             &raw.origin,
             false,
@@ -246,13 +246,18 @@ fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {
     }
 }
 
-fn site_purge(raw: &raw::Purge) -> SitePurge {
+fn site_purge(raw: &raw::Purge, ids: &raw::Ids) -> SitePurge {
     let field = |(name, separator): (&String, &String)| {
         let separator = if separator == "comma" { Separator::Comma } else { Separator::Space };
         Some((name.parse().ok()?, separator))
     };
     let fields = raw.tag_headers.iter().filter_map(field).collect();
-    SitePurge { allow: cidrs(&raw.allow), tags: TagRule { fields, strip: raw.strip_tags } }
+    SitePurge {
+        allow: cidrs(&raw.allow),
+        tags: TagRule { fields, strip: raw.strip_tags },
+        cloudflare_zone: ids.cloudflare.clone(),
+        fastly_service: ids.fastly.clone(),
+    }
 }
 
 fn methods(list: &[String]) -> Option<Vec<Method>> {

@@ -237,7 +237,7 @@ const SITE: &[Setting] = &[
     setting("headers", Kind::Table(HEADERS), "{}", "Changes to heads"),
     setting("access", Kind::Table(ACCESS), "{}", "Who may ask"),
     setting("purge", Kind::Table(PURGE), "{}", "Purging and tags"),
-    later("ids", Kind::Table(IDS), "Names of this site in other APIs"),
+    setting("ids", Kind::Table(IDS), "{}", "Names of this site in other purge APIs"),
     optional("rule", Kind::Tables(RULE), "Other treatment by path; the first match wins"),
 ];
 
@@ -356,7 +356,7 @@ const PURGE: &[Setting] = &[
 ];
 
 const IDS: &[Setting] =
-    &[later("cloudflare", text(Format::Any), "The zone"), later("fastly", text(Format::Any), "The service")];
+    &[optional("cloudflare", text(Format::Any), "Zone"), optional("fastly", text(Format::Any), "Service")];
 
 const RULE: &[Setting] = &[
     setting("path", Kind::List(&text(Format::PathPattern)), "[]", "Patterns with *; none: every path"),

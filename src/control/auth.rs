@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 
 use super::problem::Problem;
@@ -18,8 +18,12 @@ use crate::rules::time::Millis;
 
 /// The made token's file in the store's directory.
 pub const TOKEN_FILE: &str = "admin.token";
+/// What a token may be allowed to do.
+pub const SCOPES: [&str; 5] = ["read", "purge", "purge:all", "warm", "admin"];
 /// Failures of one address within [`FAILURE_WINDOW`] before it is told to wait.
 const MAX_FAILURES: u32 = 10;
+/// Where clients of other caches have their token.
+const KEYS: [HeaderName; 2] = [HeaderName::from_static("fastly-key"), HeaderName::from_static("x-auth-key")];
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses whose failures are counted.
 const MAX_ADDRESSES: usize = 10_000;
@@ -43,6 +47,15 @@ impl TokenConfig {
     /// Whether it covers a site.
     pub(super) fn covers(&self, site: &str) -> bool {
         self.sites.is_empty() || self.sites.iter().any(|own| own == site)
+    }
+
+    /// What it may not know of.
+    pub(super) fn check_site(&self, site: &str) -> Result<(), Problem> {
+        if self.covers(site) {
+            return Ok(());
+        }
+        let detail = format!("the token {:?} is not for the site {site:?}", self.name);
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 
     pub(super) fn allows(&self, scope: &str) -> bool {
@@ -111,18 +124,47 @@ impl Tokens {
         conn: &ConnInfo,
         now: Millis,
     ) -> Result<Arc<TokenConfig>, Problem> {
-        if let Some(token) = self.find(headers, now) {
-            return Ok(token);
+        match self.find(headers, now) {
+            Some(token) => Ok(token),
+            None => Err(self.unauthorized(headers, conn)),
         }
-        // Guesses are slowed down; who has a valid token is not kept out by another's guesses.
-        let address = conn.peer.ip();
-        self.check_failures(address)?;
-        if headers.contains_key(header::AUTHORIZATION) {
-            self.count_failure(address);
+    }
+
+    /// The same, with the token where clients of other caches have it.
+    pub(super) fn authenticate_key(
+        &self,
+        headers: &HeaderMap,
+        conn: &ConnInfo,
+        now: Millis,
+    ) -> Result<Arc<TokenConfig>, Problem> {
+        match self.find_key(headers, now) {
+            Some(token) => Ok(token),
+            None => Err(self.unauthorized(headers, conn)),
+        }
+    }
+
+    fn unauthorized(&self, headers: &HeaderMap, conn: &ConnInfo) -> Problem {
+        if let Err(slowed) = self.failed(headers, conn.peer.ip()) {
+            return slowed;
         }
         let detail = "a valid token is needed: Authorization: Bearer TOKEN";
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
-        Err(problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// No token is valid. Guesses are slowed down; who has a valid token is not kept out by another's guesses.
+    pub(super) fn failed(&self, headers: &HeaderMap, address: IpAddr) -> Result<(), Problem> {
+        self.check_failures(address)?;
+        if has_key(headers) {
+            self.count_failure(address);
+        }
+        Ok(())
+    }
+
+    /// The token of a request, in any of the fields in which other caches' clients send theirs.
+    pub(super) fn find_key(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
+        let mut keys = KEYS.into_iter().filter_map(|name| headers.get(name));
+        self.find(headers, now).or_else(|| keys.find_map(|key| self.find_token(key.as_bytes(), now)))
     }
 
     pub(super) fn find(&self, headers: &HeaderMap, now: Millis) -> Option<Arc<TokenConfig>> {
@@ -152,7 +194,7 @@ impl Tokens {
         found
     }
 
-    fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
+    pub(super) fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
         let failures = self.failures.lock();
         let Some((count, since)) = failures.get(&address) else { return Ok(()) };
         let left = FAILURE_WINDOW.saturating_sub(since.elapsed());
@@ -164,7 +206,7 @@ impl Tokens {
         Err(problem.with(header::RETRY_AFTER, HeaderValue::from(left.as_secs() + 1)))
     }
 
-    fn count_failure(&self, address: IpAddr) {
+    pub(super) fn count_failure(&self, address: IpAddr) {
         let mut failures = self.failures.lock();
         if failures.len() >= MAX_ADDRESSES {
             failures.retain(|_, (_, since)| since.elapsed() < FAILURE_WINDOW);
@@ -178,6 +220,11 @@ impl Tokens {
         }
         entry.0 += 1;
     }
+}
+
+/// Whether a request claims to have a token.
+pub(super) fn has_key(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || KEYS.iter().any(|name| headers.contains_key(name))
 }
 
 fn read_or_make(path: &Path) -> io::Result<String> {
@@ -195,7 +242,7 @@ fn read_or_make(path: &Path) -> io::Result<String> {
 }
 
 /// 256 random bits, recognisable as a token of this program.
-fn new_token() -> io::Result<String> {
+pub fn new_token() -> io::Result<String> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(format!("larder_{}", blake3::Hash::from_bytes(random).to_hex()))

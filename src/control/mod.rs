@@ -2,27 +2,38 @@
 //!
 //! It runs on a thread of its own. It may call the data path; the data path never calls it.
 
+mod audit;
 mod auth;
+mod compaction;
+mod explain;
 mod handler;
 mod health;
+mod idempotency;
+mod journal;
 mod metrics;
 mod objects;
+mod openapi;
+mod page;
 mod problem;
 mod purges;
+mod scans;
 mod status;
+mod warmups;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
-use axum::routing::get;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 
-pub use auth::{TOKEN_FILE, TokenConfig, TokenFileError};
+pub use auth::{SCOPES, TOKEN_FILE, TokenConfig, TokenFileError, new_token};
 pub use handler::AdminHandler;
 pub use metrics::{ProcessMetrics, WorkerMetrics};
 pub(crate) use purges::CLI_AGENT;
+pub use warmups::{WarmMetrics, Warmups};
 
 use crate::edge::Edge;
 use crate::net::Connections;
@@ -43,6 +54,8 @@ pub struct Parts {
     pub store: Arc<Store>,
     /// The log of purges.
     pub purges: Arc<Purges>,
+    /// Warm jobs.
+    pub warmups: Arc<Warmups>,
     /// All origins.
     pub origins: Vec<Arc<Origin>>,
     /// The connections of the data listeners.
@@ -60,6 +73,9 @@ pub struct Parts {
 pub struct Control {
     parts: Parts,
     tokens: Arc<Tokens>,
+    scans: scans::Scans,
+    audit: audit::Audit,
+    idempotency: idempotency::Idempotency,
     is_ready: AtomicBool,
 }
 
@@ -67,12 +83,24 @@ impl Control {
     /// Composes it. Without configured tokens one is made, or read, in the store's directory.
     pub fn new(parts: Parts, tokens: &[TokenConfig]) -> Result<Arc<Self>, TokenFileError> {
         let tokens = Arc::new(Tokens::new(tokens, &parts.store_path)?);
-        Ok(Arc::new(Self { parts, tokens, is_ready: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            audit: audit::Audit::open(&parts.store_path, parts.clock),
+            idempotency: idempotency::Idempotency::open(&parts.store_path, parts.clock.now()),
+            scans: scans::Scans::new(),
+            is_ready: AtomicBool::new(false),
+            parts,
+            tokens,
+        }))
     }
 
     /// What `readyz` says from now on.
     pub fn set_ready(&self, is_ready: bool) {
         self.is_ready.store(is_ready, Relaxed);
+    }
+
+    /// Runs the warm jobs, for as long as the node runs.
+    pub fn warm(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.parts.warmups.clone().run()
     }
 
     /// For the data path: whether a token may be told how a response of a site was found.
@@ -87,10 +115,21 @@ impl Control {
             .route("/v1/status", get(status::status))
             .route("/v1/origins", get(status::origins))
             .route("/v1/objects", get(objects::objects))
+            .route("/v1/tags", get(objects::tags))
+            .route("/v1/audit", get(audit::list))
+            .route("/v1/explain", post(explain::explain))
             .route("/v1/purges", get(purges::list).post(purges::create))
             .route("/v1/purges/{id}", get(purges::show))
+            .route("/v1/warmups", get(warmups::list).post(warmups::create))
+            .route("/v1/warmups/{id}", get(warmups::show).delete(warmups::cancel))
+            .route("/v1/warmups/{id}/urls", get(warmups::urls))
+            .route("/openapi.json", get(openapi::openapi))
+            .merge(purges::dialect::routes())
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
+        // Outside first: what is only answered again is not recorded again.
+        let api = api.layer(from_fn_with_state(self.clone(), audit::watch));
+        let api = api.layer(from_fn_with_state(self.clone(), idempotency::layer));
         AdminHandler::new(api.with_state(self.clone()))
     }
 

@@ -50,6 +50,34 @@ impl Problem {
         respond(status, "application/problem+json", body.to_string(), extra)
     }
 
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// As Fastly's API has errors.
+    pub(super) fn msg(self) -> http::Response<String> {
+        let msg = self.0.status.canonical_reason().unwrap_or("Error");
+        let body = serde_json::json!({ "msg": msg, "detail": self.said() });
+        respond(self.0.status, "application/json", body.to_string(), self.0.extra)
+    }
+
+    /// As Cloudflare's API has errors, one for each wrong entry.
+    pub(super) fn envelope(self, code: u32) -> http::Response<String> {
+        let Fields { status, detail, errors, extra, .. } = *self.0;
+        let entry = |message: String| serde_json::json!({ "code": code, "message": message });
+        let each = errors.into_iter().map(|(pointer, why)| entry(format!("{pointer}: {why}")));
+        let errors: Vec<_> = std::iter::once(entry(detail)).chain(each).collect();
+        let body = serde_json::json!({ "success": false, "errors": errors, "messages": [], "result": null });
+        respond(status, "application/json", body.to_string(), extra)
+    }
+
+    /// The detail, and each wrong entry.
+    fn said(&self) -> String {
+        let each = self.0.errors.iter().map(|(pointer, why)| format!("; {pointer}: {why}"));
+        self.0.detail.clone() + &each.collect::<String>()
+    }
+
     /// As a line of text.
     pub(super) fn text(self) -> http::Response<String> {
         let Fields { status, detail, extra, .. } = *self.0;
@@ -73,9 +101,16 @@ fn respond(
     response
 }
 
+/// What a problem says, for who looks at the response: its word, and its detail.
+#[derive(Clone, Debug)]
+pub(super) struct Told(pub(super) &'static str, pub(super) String);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.json().map(axum::body::Body::from)
+        let told = Told(self.0.word, self.0.detail.clone());
+        let mut response = self.json().map(axum::body::Body::from);
+        response.extensions_mut().insert(told);
+        response
     }
 }
 

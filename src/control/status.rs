@@ -44,6 +44,7 @@ pub(super) async fn status(
         "access_log_dropped": parts.edge.access_log_dropped(),
         "store": describe_store(&store),
         "purges": describe_purges(&parts.purges.stats()),
+        "warmups": parts.warmups.status(),
         "sites": sites,
         "origins": describe_origins(&control),
     })))
@@ -81,6 +82,8 @@ fn describe_store(store: &Stats) -> Value {
             "given_up_bytes": disk.given_up_bytes,
             "live_bytes": disk.live_bytes,
             "dead_bytes": disk.used_bytes.saturating_sub(disk.live_bytes),
+            "noted_changes": disk.noted_changes,
+            "written_changes": disk.written_changes,
             "write_bytes_per_second": disk.write_bytes_per_second,
             "segments": disk.segments,
             "oldest_segment_seconds": disk.oldest_segment_seconds,

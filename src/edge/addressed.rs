@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Method, Response, Uri, header};
 
 use super::admit::{self, Fields};
 use super::answer::Answer;
@@ -22,14 +22,32 @@ use crate::rules::key::{self, Scheme};
 /// Whom a well-formed request addresses, and who asks.
 #[derive(Clone, Debug)]
 pub struct Addressed {
-    /// The site of its Host.
-    pub site: Arc<Site>,
+    /// The site of its Host, if there is one.
+    pub site: Option<Arc<Site>>,
     /// Its Host, normalised.
     pub host: Box<str>,
     /// The verified address of the client; `None` where a proxy did not say whom it speaks for.
     pub client: Option<IpAddr>,
     address: IpAddr,
     is_https: bool,
+}
+
+/// Methods of purge dialects: never forwarded, whatever a site lets in.
+const PURGE_METHODS: [&str; 6] = ["PURGE", "BAN", "URIBAN", "PURGEKEYS", "PURGETAGS", "REFRESH"];
+/// Below it nginx purges.
+const PURGE_LOCATION: &str = "/purge/";
+
+/// Whether a request asks for a purge by its method.
+#[inline]
+pub fn is_purge_method(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD) && PURGE_METHODS.contains(&method.as_str())
+}
+
+/// Whether a GET or HEAD is a purge where a site takes purges from addresses.
+#[inline]
+pub fn is_purge_location(parts: (&Method, &Uri)) -> bool {
+    let (method, uri) = parts;
+    matches!(*method, Method::GET | Method::HEAD) && uri.path().starts_with(PURGE_LOCATION)
 }
 
 impl Edge {
@@ -44,7 +62,7 @@ impl Edge {
         let host = key::normalize_host(std::str::from_utf8(host).ok()?, scheme).ok()?;
         admit::check_absolute_form(parts, &host, scheme).ok()?;
         Some(Addressed {
-            site: self.sites.find(&host)?.clone(),
+            site: self.sites.find(&host).cloned(),
             host: host.into(),
             client: (!conn.is_anonymous).then_some(client.address),
             address: client.address,
@@ -72,7 +90,7 @@ impl Edge {
             let is_refused = !response.status().is_success();
             let outcome = if is_refused { Outcome::Refused } else { Outcome::Pass };
             let Addressed { site, address: client, is_https, .. } = addressed;
-            let asked = Asked { parts: &parts, conn: &conn, started, client, is_https, site: Some(&site) };
+            let asked = Asked { parts: &parts, conn: &conn, started, client, is_https, site: site.as_ref() };
             Record::open(&edge, &asked, outcome, response)
         })
     }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::Edge;
+use super::addressed::{is_purge_location, is_purge_method};
 use super::client::{self, Client};
 use super::config::{Config, Site, Treatment};
 use super::refusal::{Reason, Refusal};
@@ -24,6 +25,8 @@ pub(super) struct Admitted {
     route: Arc<Route>,
     pub(super) client: Client,
     pub(super) fields: Fields,
+    /// The node itself asks: no client is to be limited for it.
+    pub(super) is_own: bool,
 }
 
 /// Which of the fields that change an answer a request has: one look at its names instead of a search
@@ -72,6 +75,11 @@ impl Deref for Admitted {
 }
 
 impl Admitted {
+    /// A request of the node's own, for what a URL was found to be.
+    pub(super) fn own(route: Route, client: Client, headers: &HeaderMap) -> Self {
+        Self { route: Arc::new(route), client, fields: Fields::of(headers).0, is_own: true }
+    }
+
     /// The normalised host.
     pub(super) fn host(&self) -> &str {
         &self.key.canonical()[self.host_at..self.path_at]
@@ -113,9 +121,6 @@ impl Refused {
     }
 }
 
-/// Methods of purge dialects: never forwarded, whatever the site lets in.
-const PURGE_METHODS: [&str; 5] = ["PURGE", "BAN", "PURGEKEYS", "PURGETAGS", "REFRESH"];
-
 impl Edge {
     /// Admits a request, or says why not.
     pub(super) fn admit(
@@ -144,7 +149,7 @@ impl Edge {
         }?;
         self.check_request(parts, fields, &route, &client)
             .map_err(|refusal| Refused::new(refusal, Some(&route.site), &client))?;
-        Ok(Admitted { route, client, fields })
+        Ok(Admitted { route, client, fields, is_own: false })
     }
 
     /// What the URL, the method and the configuration decide.
@@ -230,7 +235,8 @@ fn check_site(
     client: &Client,
     host: &str,
 ) -> Result<(), Refusal> {
-    if PURGE_METHODS.contains(&parts.method.as_str()) {
+    let is_location = !site.purge.allow.is_empty() && is_purge_location((&parts.method, &parts.uri));
+    if is_location || is_purge_method(&parts.method) {
         let detail = "this address has no right to purge";
         return Err(Refusal::new(Reason::PurgeDenied, StatusCode::FORBIDDEN, detail));
     }

@@ -189,6 +189,11 @@ impl Collapse {
         *hint = Hint { vary: Some(vary.clone()), ..Hint::default() };
     }
 
+    /// The lowest `as_of` of the flights under way.
+    pub(super) fn oldest_as_of(&self) -> Option<u64> {
+        self.flights.lock().values().map(|flight| flight.as_of()).min()
+    }
+
     /// Flights under way.
     pub(super) fn in_flight(&self) -> usize {
         self.flights.lock().len()

@@ -61,13 +61,17 @@ pub struct Site {
     pub default: Arc<Treatment>,
 }
 
-/// `[site.purge]`.
+/// `[site.purge]`, and `[site.ids]`.
 #[derive(Clone, Debug, Default)]
 pub struct SitePurge {
     /// Networks that may purge on data listeners without a token.
     pub allow: Vec<IpNet>,
     /// Where tags stand.
     pub tags: TagRule,
+    /// What clients of Cloudflare's API call it; empty: nothing.
+    pub cloudflare_zone: String,
+    /// What clients of Fastly's API call it; empty: nothing.
+    pub fastly_service: String,
 }
 
 /// One `[[site.rule]]`.

@@ -22,6 +22,11 @@ impl Fills {
         Self { turns: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), most }
     }
 
+    /// Whether a quarter is left for others, with one more under way.
+    pub(super) fn has_spare(&self) -> bool {
+        self.turns.available_permits() > self.most / 4
+    }
+
     /// How many at most.
     pub fn most(&self) -> usize {
         self.most

@@ -79,7 +79,7 @@ impl Edge {
                 let selecting = (base.head.vary.clone(), base.head.variant.clone());
                 let mut head =
                     Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-                (head.version, head.as_of) = (base.head.version, base.head.as_of);
+                (head.version, head.as_of) = (base.head.version, base.as_of());
                 head.generation = base.head.generation;
                 if let Some(stored) = base.head.negotiated {
                     head.negotiate(stored.coding);

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::Edge;
 use super::config::Site;
-use crate::object::Object;
-use crate::rules::freshness::State;
+use crate::object::{Head, Object};
+use crate::rules::freshness::{Freshness, State};
 use crate::rules::key::{self, CacheKey, Scheme};
 use crate::rules::time::Millis;
 
@@ -46,6 +46,8 @@ pub struct Variant {
     pub encodings: Vec<(&'static str, u64)>,
     /// Fields that select it.
     pub vary: Vec<String>,
+    /// Names under which it may be purged.
+    pub tags: Vec<String>,
 }
 
 /// Why a URL can't be looked up.
@@ -127,32 +129,56 @@ fn segments_of(object: &Object) -> Vec<u32> {
     segments
 }
 
-fn describe(object: &Object, now: Millis) -> Variant {
-    let head = &object.head;
+pub(super) fn describe(object: &Object, now: Millis) -> Variant {
+    let encodings = object.encodings.iter().flat_map(|encodings| encodings.all());
+    let place = Place {
+        tier: object.tier(),
+        segments: segments_of(object),
+        size: object.body.len(),
+        encodings: encodings.map(|encoded| (encoded.coding.as_str(), encoded.body.len())).collect(),
+    };
+    describe_head(&object.head, &object.freshness(), (object.state(now), now), place)
+}
+
+/// Where a body is.
+pub(super) struct Place {
+    pub(super) tier: &'static str,
+    pub(super) segments: Vec<u32>,
+    pub(super) size: u64,
+    pub(super) encodings: Vec<(&'static str, u64)>,
+}
+
+/// A variant by its head, which need not be in memory.
+pub(super) fn describe_head(
+    head: &Head,
+    freshness: &Freshness,
+    (state, now): (State, Millis),
+    Place { tier, segments, size, encodings }: Place,
+) -> Variant {
     let field = |name: http::HeaderName| {
         head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    let state = match object.state(now) {
+    let state = match state {
         State::Fresh => "fresh",
         State::StaleWhileRevalidate => "stale-while-revalidate",
         State::MustRevalidate => "must-revalidate",
     };
-    let encodings = object.encodings.iter().flat_map(|encodings| encodings.all());
     Variant {
         key: head.key.canonical().to_owned(),
-        tier: object.tier(),
-        segments: segments_of(object),
+        tier,
+        segments,
         status: StatusCode::as_u16(&head.status),
         state,
-        age: head.freshness.age_secs(now),
-        ttl: head.freshness.ttl_secs(now),
-        freshness: head.freshness.source,
-        size: object.body.len(),
+        age: freshness.age_secs(now),
+        ttl: freshness.ttl_secs(now),
+        freshness: freshness.source,
+        size,
         content_type: field(http::header::CONTENT_TYPE),
         content_encoding: field(http::header::CONTENT_ENCODING),
         etag: field(http::header::ETAG),
         last_modified: field(http::header::LAST_MODIFIED),
-        encodings: encodings.map(|encoded| (encoded.coding.as_str(), encoded.body.len())).collect(),
+        encodings,
         vary: head.vary.names().iter().map(ToString::to_string).collect(),
+        tags: head.tags.iter().map(ToString::to_string).collect(),
     }
 }

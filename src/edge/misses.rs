@@ -62,7 +62,7 @@ impl Edge {
     pub(super) fn count_miss(&self, admitted: &Admitted) -> Result<(), Refusal> {
         let Some(rate) = admitted.treatment.misses_per_client else { return Ok(()) };
         let address = admitted.client.address;
-        if self.config.trusted_proxies.iter().any(|net| net.contains(&address)) {
+        if admitted.is_own || self.config.trusted_proxies.iter().any(|net| net.contains(&address)) {
             return Ok(());
         }
         let client = (admitted.site.index, client_of(address));

@@ -31,12 +31,14 @@ mod compress;
 pub mod config;
 mod debug;
 mod encode;
+mod explain;
 mod fill;
 mod fills;
 mod flight;
 mod forward;
 mod framing;
 mod head;
+mod holdings;
 mod inspect;
 mod interim;
 mod lookup;
@@ -46,6 +48,7 @@ mod miss;
 mod misses;
 #[cfg(test)]
 mod model;
+mod names;
 mod negotiate;
 mod part;
 mod post;
@@ -60,19 +63,22 @@ mod serve;
 mod signed;
 mod sites;
 mod slices;
+mod warm;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-pub use addressed::Addressed;
+pub use addressed::{Addressed, is_purge_location, is_purge_method};
 pub use answer::Answer;
 pub use body::{Body, BodyError};
+pub use explain::{Explanation, Lifetime};
+pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
 pub use metrics::{EdgeMetrics, Outcome};
+pub use warm::{Warm, Warmed, Warming};
 
 use crate::encode::Pool;
 use crate::net::{ConnInfo, Handler, RequestBody};
@@ -88,22 +94,14 @@ use collapse::Collapse;
 use config::Config;
 use lookup::Found;
 use misses::Misses;
+use names::{
+    CACHE_STATUS, CDN_CACHE_CONTROL, CDN_LOOP, FORWARDED, LARDER_CDN_CACHE_CONTROL, LARDER_DEBUG,
+    PROXY_STATUS, SURROGATE_CAPABILITY, SURROGATE_CONTROL, X_FORWARDED_FOR, X_FORWARDED_PROTO,
+};
 use record::{Asked, Record, asked_of};
 use refusal::{Reason, Refusal};
 use route::Routes;
 use sites::Sites;
-
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-const LARDER_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("larder-cdn-cache-control");
-const LARDER_DEBUG: HeaderName = HeaderName::from_static("larder-debug");
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
-const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The data path of a node; one for all workers.
 #[derive(Debug)]

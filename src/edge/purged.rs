@@ -24,7 +24,7 @@ impl Edge {
 
     #[cold]
     fn compare(&self, object: &Object, applied: u64) -> bool {
-        match self.verdict(&object.head.key, &object.head.tags, object.checked()) {
+        match self.verdict(object.head.key.canonical(), &object.head.tags, object.checked()) {
             Verdict::Kept => object.set_checked(applied, None),
             Verdict::Soft { at } => object.set_checked(applied, Some(at)),
             Verdict::Hard => return false,
@@ -39,23 +39,30 @@ impl Edge {
         }
         let head = flight.head();
         let tags = head.as_ref().map_or(&[][..], |head| &head.tags);
-        self.verdict(key, tags, flight.as_of()) != Verdict::Kept
+        self.verdict(key.canonical(), tags, flight.as_of()) != Verdict::Kept
     }
 
     /// Whether a response was purged for good after `as_of`.
     pub(super) fn is_gone(&self, head: &Head, as_of: u64) -> bool {
-        as_of != self.purges.applied() && self.verdict(&head.key, &head.tags, as_of) == Verdict::Hard
+        as_of != self.purges.applied()
+            && self.verdict(head.key.canonical(), &head.tags, as_of) == Verdict::Hard
     }
 
-    fn verdict(&self, key: &CacheKey, tags: &[Box<str>], as_of: u64) -> Verdict {
+    /// What newer purges say of what is stored under a canonical URL.
+    pub(super) fn verdict(&self, key: &str, tags: &[Box<str>], as_of: u64) -> Verdict {
+        self.purges.check(&self.subject(key, tags), as_of)
+    }
+
+    /// What is stored under a canonical URL, as purges see it.
+    pub(super) fn subject<'a>(&'a self, key: &'a str, tags: &'a [Box<str>]) -> Subject<'a> {
         // Slices and parts have the URL of their whole.
-        let url = key.canonical().split_once('#').map_or(key.canonical(), |(url, _)| url);
+        let url = key.split_once('#').map_or(key, |(url, _)| url);
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let (host, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let site = self.sites.find(host).map_or("", |site| &site.name);
-        self.purges.check(&Subject { site, host, path, query, tags }, as_of)
+        Subject { site, host, path, query, tags }
     }
 
     /// RFC 9875 §3: the groups that the answer to an unsafe request invalidates.

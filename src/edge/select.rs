@@ -6,7 +6,7 @@ use http::Method;
 
 use super::config::Site;
 use super::{BadUrl, Edge};
-use crate::purge::Selector;
+use crate::purge::{BadSelector, Selector};
 use crate::rules::key::{self, Scheme};
 
 impl Edge {
@@ -26,6 +26,17 @@ impl Edge {
         Ok(Selector::Url { host: host.into(), path: (&*path).into(), query: query.map(|q| (&*q).into()) })
     }
 
+    /// A URL on every host of a site: the path and the query as they were sent.
+    pub fn select_on_every_host(
+        &self,
+        site: &Site,
+        path: &str,
+        query: Option<&str>,
+    ) -> Result<Selector, BadSelector> {
+        let path = key::normalize_path(path)?;
+        Selector::url_of_every_host(&path, site.treatment(&Method::GET, &path).query_of(query).as_deref())
+    }
+
     /// A prefix, `host/path`.
     pub fn select_prefix(&self, prefix: &str) -> Result<(&Arc<Site>, Selector), BadUrl> {
         if prefix.contains("://") {
@@ -33,7 +44,7 @@ impl Edge {
         }
         let (authority, path) = prefix.split_at(prefix.find('/').unwrap_or(prefix.len()));
         let site = self.site_of(authority)?;
-        let malformed = |why: crate::purge::BadSelector| BadUrl::Malformed(format!("{prefix}: {why}"));
+        let malformed = |why: BadSelector| BadUrl::Malformed(format!("{prefix}: {why}"));
         let path = if path.is_empty() { "/" } else { path };
         Ok((site, Selector::prefix(scheme_of(authority), authority, path).map_err(malformed)?))
     }

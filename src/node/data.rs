@@ -1,4 +1,4 @@
-//! The handler of a data listener: purge methods of who may purge go to the control path, all else to the data path.
+//! The handler of a data listener: purges of who may purge go to the control path, all else to the data path.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{Request, Response, StatusCode};
 
 use crate::control::Control;
-use crate::edge::{Answer, Body, Edge};
+use crate::edge::{Answer, Body, Edge, is_purge_location, is_purge_method};
 use crate::net::{ConnInfo, Handler, RequestBody};
 
 /// See the module.
@@ -21,12 +21,11 @@ impl Data {
     fn purge(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
         let (parts, body) = request.into_parts();
         let addressed = self.edge.addressed(&parts, &body, conn);
-        let allowed = addressed.and_then(|to| Some((self.control.may_purge(&parts.headers, &to)?, to)));
-        let Some((who, to)) = allowed else {
-            // It says why not.
+        let answering = addressed.and_then(|to| Some((self.control.purge_on_data(&parts, &to)?, to)));
+        let Some((answering, to)) = answering else {
+            // It says why not, or it is no purge at all.
             return self.edge.handle(Request::from_parts(parts, body), conn, arrived);
         };
-        let answering = self.control.clone().purge_by_method(parts.clone(), to.clone(), who);
         self.edge.answer_of((parts, to), conn, arrived, answering)
     }
 }
@@ -36,7 +35,7 @@ impl Handler for Data {
     type Answer = Answer;
 
     fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
-        if request.method().as_str() == "PURGE" {
+        if is_purge_method(request.method()) || is_purge_location((request.method(), request.uri())) {
             return self.purge(request, conn, arrived);
         }
         self.edge.handle(request, conn, arrived)

@@ -21,7 +21,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
-use crate::control::{AdminHandler, Control, Parts, TokenFileError};
+use crate::control::{AdminHandler, Control, Parts, TokenFileError, Warmups};
 use crate::edge::{self, Edge};
 use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
 use crate::origin::{Origin, SetupError};
@@ -123,10 +123,9 @@ impl Node {
     pub fn build(config: Config) -> Result<Self, StartError> {
         raise_open_files_limit();
         let clock = Clock::start();
-        fs::create_dir_all(&config.store_path)
-            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
-        let loop_id = parts::node_id(&config.store_path)
-            .map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
+        let unusable = |source| StartError::Store { path: config.store_path.clone(), source };
+        fs::create_dir_all(&config.store_path).map_err(unusable)?;
+        let loop_id = parts::node_id(&config.store_path).map_err(unusable)?;
         let workers = config.workers;
         let origins = config
             .origins
@@ -146,6 +145,7 @@ impl Node {
         };
         let purges = parts::open_purges(&config.store, clock)?;
         let edge = Edge::new(edge_config, (store.clone(), purges.clone()), clock, access_log, workers);
+        let warmups = Warmups::open(edge.clone(), clock, config.store.disk.path.as_deref());
         let bound = net::bind(&config.listen, workers)?;
         let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();
         let connections = Connections::new(
@@ -156,11 +156,12 @@ impl Node {
         let net_metrics = NetMetrics::new(workers, &bound);
         let tls = server_tls(&config.certificates)?;
         let control_parts = Parts {
-            registry: parts::registry(&edge, &store, &purges, &origins, &net_metrics),
+            registry: parts::registry(&edge, &store, &purges, &warmups, &origins, &net_metrics),
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
             purges,
+            warmups,
             origins: origins.clone(),
             connections: connections.clone(),
             clock,
@@ -168,6 +169,7 @@ impl Node {
         };
         let control = Control::new(control_parts, &config.admin.tokens)?;
         edge.let_debug(control.debug_right());
+        store.let_compare(parts::comparison(&edge));
         let admin_tls = server_tls(config.admin.certificate.as_slice())?;
         let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
         let scrapers = config
@@ -220,11 +222,15 @@ impl Node {
                 tokio::spawn(listener.server.clone().run(0, always.clone()));
             }
             tokio::spawn(sweep(self.origins.clone()));
+            let warming = tokio::spawn(self.control.warm());
+            tokio::spawn(self.control.clone().compact_purges());
             self.announce();
             self.control.set_ready(true);
             tracing::info!("ready");
             on_ready(Stopper(stopper));
             let ended = self.until_ended(&phase_sender, stops, deaths).await;
+            // What it would store from here on is not kept; the next process goes on with it.
+            warming.abort();
             if tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await.is_err() {
                 tracing::warn!("the store is not written out: its last segment is scanned at the next start");
             }

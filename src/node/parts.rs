@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use crate::config::{SiteConfig, TreatmentConfig};
-use crate::control::{ProcessMetrics, WorkerMetrics};
+use crate::control::{ProcessMetrics, WarmMetrics, Warmups, WorkerMetrics};
 use crate::edge::config::Fills;
 use crate::edge::{self, Edge};
 use crate::net::NetMetrics;
@@ -79,6 +79,13 @@ impl Collector for EdgeCollector {
     }
 }
 
+/// What the store asks of what it writes again: whether a purge hit it meanwhile.
+pub(super) fn comparison(edge: &Arc<Edge>) -> impl Fn(&str, &[Box<str>], u64) -> Option<u64> + use<> {
+    // The data path holds the store, not the other way round.
+    let edge = Arc::downgrade(edge);
+    move |key, tags, as_of| edge.upgrade().map_or(Some(as_of), |edge| edge.outlived(key, tags, as_of))
+}
+
 /// The log of purges lies beside what it purges; what is in memory only needs no log. On a read-only
 /// disk the node goes on with a copy, so that no purge is forgotten now, though those to come may be by
 /// a restart.
@@ -108,6 +115,7 @@ pub(super) fn registry(
     edge: &Arc<Edge>,
     store: &Arc<Store>,
     purges: &Arc<Purges>,
+    warmups: &Arc<Warmups>,
     origins: &[Arc<Origin>],
     net: &Arc<NetMetrics>,
 ) -> Registry {
@@ -120,6 +128,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
     larder.register_collector(Box::new(edge.encoder().clone()));
+    larder.register_collector(Box::new(WarmMetrics(warmups.clone())));
     larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));

@@ -16,11 +16,13 @@ mod interim;
 mod metrics;
 mod pool;
 mod repeat;
+mod spare;
 mod tls;
 mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +37,7 @@ pub use dir::DirError;
 pub use error::OriginError;
 pub use interim::{InterimHead, InterimReceiver, InterimSender, interim_channel, on_interim};
 pub use metrics::OriginMetrics;
+pub use spare::Spare;
 pub use tls::{OriginTls, OriginTlsError};
 
 use dir::DirOrigin;
@@ -131,6 +134,8 @@ pub struct Origin {
     config: Config,
     kind: Kind,
     fills: Arc<Semaphore>,
+    /// Requests under way that could wait.
+    spares: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -174,7 +179,7 @@ impl Origin {
             }
         };
         let fills = Arc::new(Semaphore::new(config.fills));
-        Ok(Arc::new(Self { config, kind, fills }))
+        Ok(Arc::new(Self { config, kind, fills, spares: AtomicUsize::new(0) }))
     }
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's

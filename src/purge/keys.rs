@@ -15,10 +15,12 @@ pub(super) enum Class {
     Url,
     Prefix,
     Tag,
+    /// URLs and prefixes of every host: their keys are those of URLs and prefixes without a host.
+    AnyHost,
 }
 
 impl Class {
-    pub(super) const COUNT: usize = 5;
+    pub(super) const COUNT: usize = 6;
 }
 
 /// The secret.
@@ -52,10 +54,17 @@ impl Keys {
                     target.push(segment);
                     depth += 1;
                 }
-                (if depth == 0 { Class::Host } else { Class::Prefix }, target.hash())
+                match depth {
+                    0 if host.as_ref().is_empty() => (Class::All, self.all()),
+                    0 => (Class::Host, target.hash()),
+                    _ => (Class::Prefix, target.hash()),
+                }
             }
         };
-        SelectorKey { class, key: key(class, hash, site.map(|site| self.text(site))), depth }
+        let key = key(class, hash, site.map(|site| self.text(site)));
+        // A prefix that is everything is behind the gate of everything.
+        let is_any_host = class != Class::All && selector.is_of_every_host();
+        SelectorKey { class: if is_any_host { Class::AnyHost } else { class }, key, depth }
     }
 
     pub(super) fn all(&self) -> u64 {

@@ -291,6 +291,20 @@ impl Search<'_> {
         }
         let of_target = [Class::Host, Class::Prefix, Class::Url].map(|class| self.wants(class));
         of_target.contains(&true) && self.is_target_purged(subject)
+            || self.wants(Class::AnyHost) && self.is_path_purged(subject)
+    }
+
+    /// On every host.
+    fn is_path_purged(&mut self, subject: &Subject<'_>) -> bool {
+        let mut target = self.matcher.keys.target("");
+        let deepest = self.matcher.deepest.load(Acquire);
+        for (depth, segment) in (1..).zip(segments(subject.path)) {
+            target.push(segment);
+            if depth <= deepest && self.is_hard_of(Class::AnyHost, Class::Prefix, target.hash()) {
+                return true;
+            }
+        }
+        self.is_hard_of(Class::AnyHost, Class::Url, target.with_query(subject.query))
     }
 
     fn is_target_purged(&mut self, subject: &Subject<'_>) -> bool {
@@ -317,7 +331,12 @@ impl Search<'_> {
 
     /// Whether a hard purge of this hits; notes soft ones.
     fn is_hard(&mut self, class: Class, hash: u64) -> bool {
-        let open = self.open >> gate(class, false, false);
+        self.is_hard_of(class, class, hash)
+    }
+
+    /// The same, behind the gate of another class.
+    fn is_hard_of(&mut self, behind: Class, class: Class, hash: u64) -> bool {
+        let open = self.open >> gate(behind, false, false);
         let all = open & 0b0011 != 0 && self.is_hard_by(key(class, hash, None), open);
         all || open & 0b1100 != 0 && self.is_hard_by(key(class, hash, self.site), open >> 2)
     }

@@ -34,6 +34,7 @@ mod log;
 mod matcher;
 mod metrics;
 mod open;
+mod probe;
 mod reader;
 mod selector;
 mod table;
@@ -54,6 +55,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use metrics::PurgeMetrics;
+pub use probe::Probe;
 pub use selector::{
     BadRequest, BadSelector, MAX_REQUEST_BYTES, MAX_SELECTORS, MAX_TAG_BYTES, Request, Selector, Source,
 };

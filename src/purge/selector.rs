@@ -14,7 +14,7 @@ pub const MAX_SELECTORS: usize = 100_000;
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 
 /// What one entry of a purge names. Hosts and paths are those of the cache key (the constructors normalise them), so a URL
-/// means all its variants; the scheme does not count.
+/// means all its variants; the scheme does not count. A URL or a prefix with an empty host is meant on every host.
 ///
 /// `S` is the kind of string: owned everywhere but where the log is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,16 @@ impl Selector {
         Ok(Self::Prefix { host, path })
     }
 
+    /// The same path, and query after the site's rule, on every host.
+    pub fn url_of_every_host(path: &str, query: Option<&str>) -> Result<Self, BadSelector> {
+        Ok(Self::Url { host: "".into(), path: normalize_path(path)?.into(), query: query.map(Into::into) })
+    }
+
+    /// A prefix of the path on every host.
+    pub fn prefix_of_every_host(path: &str) -> Result<Self, BadSelector> {
+        Ok(Self::Prefix { host: "".into(), path: normalize_path(path)?.into() })
+    }
+
     /// A host, as it was written.
     pub fn host(scheme: Scheme, authority: &str) -> Result<Self, BadSelector> {
         Ok(Self::Host(normalize_host(authority, scheme)?.into()))
@@ -102,6 +112,11 @@ impl<S: AsRef<str>> Selector<S> {
             Self::All if is_of_site => "site",
             Self::All => "all",
         }
+    }
+
+    /// Whether it is a URL or a prefix on whatever host.
+    pub(super) fn is_of_every_host(&self) -> bool {
+        matches!(self, Self::Url { host, .. } | Self::Prefix { host, .. } if host.as_ref().is_empty())
     }
 
     fn bytes(&self) -> usize {

@@ -5,10 +5,11 @@ use crate::rules::key::KeyHash;
 
 const ROWS: usize = 4;
 const MAX_COUNT: u8 = 15;
-/// Additions for each entry of the list before every count is halved. Counted by entries and not by
-/// counters: else old favourites and new ones would both stand at the highest count for long, and the
-/// old ones would stay.
-const SAMPLE_FACTOR: usize = 10;
+/// Additions for each entry of the list before every count is halved; the next time after half as many,
+/// since half of them are forgotten too. Fewer leave counts of one or two to choose by, more keep up with
+/// changes too slowly. Counted by entries and not by counters: else old favourites and new ones would both
+/// stand at the highest count for long, and the old ones would stay.
+const SAMPLE_FACTOR: usize = 30;
 /// Shorter lists are taken to be as long as this.
 const MIN_ENTRIES: usize = 16;
 
@@ -65,8 +66,8 @@ mod tests {
         }
         assert_eq!(sketch.estimate(key), 6);
         assert_eq!(sketch.estimate(KeyHash(42)), 0);
-        // A short list ages at once: 160 additions are reached with these.
-        for i in 0..154 {
+        // A short list ages at once: 480 additions are reached with these.
+        for i in 0..474 {
             sketch.record(KeyHash(1 << 40 | i), 1);
         }
         assert_eq!(sketch.estimate(key), 3);

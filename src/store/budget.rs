@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::holds::Holds;
 use super::memory::MemoryTier;
 use super::metrics::Counters;
 use crate::object::Charge;
+use crate::telemetry::Clock;
 
 /// Everything alive that takes memory: resident objects, fills in flight, what a response still holds
 /// of an evicted object, and with `disk = 0` the log's segments. Never more than the limit.
@@ -18,9 +20,12 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(limit: u64, workers: usize) -> Arc<Self> {
+    pub(super) fn new(limit: u64, workers: usize, is_persistent: bool, clock: Clock) -> Arc<Self> {
+        let capacity = limit / 8 * 7;
+        // Without a disk the log takes three quarters: half of what it leaves may be held.
+        let held = if is_persistent { capacity / 2 } else { limit / 8 };
         Arc::new(Self {
-            memory: MemoryTier::new(limit / 8 * 7, workers),
+            memory: MemoryTier::new(capacity, workers, Holds::new(held, clock)),
             gauge: Arc::default(),
             limit,
             counters: Counters::default(),

@@ -1,7 +1,7 @@
 //! The memory tier: sharded LRU lists with W-TinyLFU admission.
 //!
 //! Each shard has a small *window* that admits everything and a *main* list. What leaves the window
-//! enters the main list only if it is asked for more often a byte than what it would push out, so a
+//! enters the main list only if it is asked for more often than all that it would push out, so a
 //! scan passes through the window and leaves the hot set alone; the sketch ages, so yesterday's
 //! favourites do not lock out today's.
 //!
@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::Entry;
 use super::admission::Sketch;
+use super::holds::Holds;
 use crate::rules::key::KeyHash;
 use crate::telemetry::worker_slot;
 
@@ -27,7 +28,7 @@ const WINDOW_DIVISOR: u64 = 20;
 /// Enough that workers seldom meet; a power of two.
 const SHARDS: usize = 16;
 /// What an average object is taken to weigh when the sketch is sized.
-const TYPICAL_OBJECT_BYTES: u64 = 4096;
+const TYPICAL_OBJECT_BYTES: u64 = 2048;
 
 /// The key is a cryptographic hash already; hashing it again would be waste.
 #[derive(Default)]
@@ -87,6 +88,7 @@ pub(super) struct MemoryTier {
     /// The main lists' own share. What a window leaves unused for a moment is not theirs: else every
     /// newcomer would find some room without having to earn it.
     main_capacity: u64,
+    holds: Holds,
 }
 
 impl std::fmt::Debug for MemoryTier {
@@ -96,7 +98,7 @@ impl std::fmt::Debug for MemoryTier {
 }
 
 impl MemoryTier {
-    pub(super) fn new(capacity: u64, workers: usize) -> Self {
+    pub(super) fn new(capacity: u64, workers: usize, holds: Holds) -> Self {
         let shard = || RwLock::new(Shard::new(capacity / SHARDS as u64));
         let batch = || Mutex::new(Vec::with_capacity(PROMOTION_BATCH));
         let windows = capacity / SHARDS as u64 / WINDOW_DIVISOR * SHARDS as u64;
@@ -107,7 +109,13 @@ impl MemoryTier {
             main_used: AtomicU64::new(0),
             capacity,
             main_capacity: capacity - windows,
+            holds,
         }
+    }
+
+    /// What is not to be evicted.
+    pub(super) fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     #[inline]
@@ -144,7 +152,7 @@ impl MemoryTier {
             match change(old.as_ref()) {
                 Some(entry) => {
                     let free = self.main_capacity.saturating_sub(self.main_used.load(Relaxed));
-                    outcome = shard.insert(key, entry, free);
+                    outcome = shard.insert(key, entry, free, &self.holds);
                 }
                 None => shard.remove(key),
             }
@@ -191,7 +199,7 @@ impl MemoryTier {
                 }
                 let mut shard = shard.write();
                 let before = (shard.window_bytes, shard.main_bytes);
-                if let Some(weight) = shard.evict_one() {
+                if let Some(weight) = shard.evict_one(&self.holds) {
                     account(&self.window_used, before.0, shard.window_bytes);
                     account(&self.main_used, before.1, shard.main_bytes);
                     freed += weight;
@@ -203,6 +211,16 @@ impl MemoryTier {
             }
         }
         entries
+    }
+
+    /// The keys of all that is there. Copied shard by shard; fills of that shard wait meanwhile, hits do not.
+    pub(super) fn keys(&self) -> Vec<KeyHash> {
+        let mut keys = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read();
+            keys.extend(shard.main.iter().chain(shard.window.iter()).map(|(key, _)| *key));
+        }
+        keys
     }
 
     /// Entries and bytes.
@@ -266,7 +284,7 @@ impl Shard {
     }
 
     /// Stores an entry; `free` is what all main lists together have left.
-    fn insert(&mut self, key: KeyHash, entry: Arc<Entry>, free: u64) -> Outcome {
+    fn insert(&mut self, key: KeyHash, entry: Arc<Entry>, free: u64, holds: &Holds) -> Outcome {
         let entries = self.window.len() + self.main.len();
         self.sketch.record(key, entries);
         let weight = entry.weight();
@@ -284,7 +302,7 @@ impl Shard {
             while self.window_bytes > self.window_capacity {
                 let Some((candidate, node)) = self.window.pop_lru() else { break };
                 self.window_bytes -= node.weight;
-                outcome.evicted += self.admit(candidate, node, limit);
+                outcome.evicted += self.admit(candidate, node, limit, holds);
             }
         }
         outcome.kept = self.peek(key).is_some();
@@ -292,27 +310,30 @@ impl Shard {
     }
 
     /// Moves what left the window to the main list if it earns its place; returns how many left.
-    fn admit(&mut self, key: KeyHash, node: Node, limit: u64) -> u64 {
+    fn admit(&mut self, key: KeyHash, node: Node, limit: u64, holds: &Holds) -> u64 {
         let need = (self.main_bytes + node.weight).saturating_sub(limit);
         let (mut victims, mut bytes, mut asked) = (0, 0, 0u64);
         for (victim, victim_node) in self.main.iter().rev() {
             if bytes >= need {
                 break;
             }
+            if holds.keeps(*victim, victim_node.weight) {
+                continue;
+            }
             victims += 1;
             bytes += victim_node.weight;
             asked += u64::from(self.sketch.estimate(*victim));
         }
-        let candidate_asked = u64::from(self.sketch.estimate(key));
-        // Requests a byte, compared crosswise to stay in integers. Without victims here the other
-        // shards give way: an empty shard says nothing of what its newcomer is worth.
-        let earns =
-            u128::from(candidate_asked) * u128::from(bytes) > u128::from(asked) * u128::from(node.weight);
-        if victims > 0 && !earns {
+        // It has to be asked for more than all of them together. Requests a byte would let a small object
+        // that was asked for once push out a large one that is asked for often, and the room that is left
+        // over then takes whatever comes next. Without victims here the other shards give way: an empty
+        // shard says nothing of what its newcomer is worth.
+        let earns = u64::from(self.sketch.estimate(key)) > asked;
+        if victims > 0 && !earns && !holds.keeps(key, node.weight) {
             return 1;
         }
         for _ in 0..victims {
-            if let Some((_, victim)) = self.main.pop_lru() {
+            if let Some(victim) = pop_unheld(&mut self.main, holds) {
                 self.main_bytes -= victim.weight;
             }
         }
@@ -322,13 +343,25 @@ impl Shard {
     }
 
     /// Drops the least recently used of the main list, else of the window; returns its bytes.
-    fn evict_one(&mut self) -> Option<u64> {
-        if let Some((_, node)) = self.main.pop_lru() {
+    fn evict_one(&mut self, holds: &Holds) -> Option<u64> {
+        if let Some(node) = pop_unheld(&mut self.main, holds) {
             self.main_bytes -= node.weight;
             return Some(node.weight);
         }
-        let (_, node) = self.window.pop_lru()?;
+        let node = pop_unheld(&mut self.window, holds)?;
         self.window_bytes -= node.weight;
         Some(node.weight)
     }
+}
+
+/// Takes the least recently used entry that is not held; held ones on the way to it count as just used.
+fn pop_unheld(list: &mut List, holds: &Holds) -> Option<Node> {
+    for _ in 0..list.len() {
+        let (key, node) = list.pop_lru()?;
+        if !holds.keeps(key, node.weight) {
+            return Some(node);
+        }
+        list.push(key, node);
+    }
+    None
 }

@@ -15,10 +15,13 @@ mod budget;
 mod deposit;
 mod disk;
 mod encodings;
+mod holds;
 mod memory;
 mod metrics;
 mod versions;
+mod warm;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -31,9 +34,10 @@ use crate::telemetry::Clock;
 use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
-pub use disk::{Admission, DiskConfig, DiskStats, Mode, OpenError};
+pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position};
 pub use encodings::{BodyId, NewEncoding};
 use versions::Versions;
+pub use warm::Wanted;
 
 /// `[store]`.
 #[derive(Clone, Debug)]
@@ -101,7 +105,8 @@ pub struct Store {
 impl Store {
     /// Opens the store; recovers what its directory holds.
     pub fn open(config: &Config, clock: Clock) -> Result<Arc<Self>, OpenError> {
-        let budget = Budget::new(config.memory_bytes, config.workers);
+        let is_persistent = config.disk.path.is_some();
+        let budget = Budget::new(config.memory_bytes, config.workers, is_persistent, clock);
         let versions = Arc::new(Versions::new(clock));
         let tier = Tier::open(&config.disk, budget.clone(), versions.clone(), clock)?;
         Ok(Arc::new(Self { budget, tier, versions, max_object_bytes: config.max_object_bytes }))
@@ -220,6 +225,25 @@ impl Store {
             }
             rest
         });
+    }
+
+    /// Says, once, how what is written again is compared with purges: given its URL, its tags and its `as_of`, its `as_of`
+    /// from now on; `None`: it is purged.
+    pub fn let_compare(
+        &self,
+        compare: impl Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync + 'static,
+    ) {
+        self.tier.let_compare(Box::new(compare));
+    }
+
+    /// Walks over everything that is held, behind `after`, until `visit` breaks off. Waits for the disk.
+    pub fn scan(
+        &self,
+        order: Order,
+        after: Option<Position>,
+        visit: impl FnMut(Position, &[Held<'_>]) -> ControlFlow<()>,
+    ) {
+        self.tier.scan(order, after, visit);
     }
 
     /// Writes what is queued and seals what is open, so that the next start is quick.

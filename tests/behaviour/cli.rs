@@ -164,7 +164,7 @@ fn completions_are_made_for_each_shell() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["demo", "serve", "check", "schema", "status", "purge", "inspect", "completions"] {
+    for command in ["demo", "serve", "check", "schema", "status", "purge", "warm", "inspect", "completions"] {
         let output = run(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         let help = text(&output);
@@ -269,7 +269,6 @@ fn purge_names_each_wrong_entry_and_does_nothing() {
         &["purge"] as &[_],
         &["purge", "--all"],
         &["purge", "--all", "--yes", "http://test.example/a"],
-        &["purge", "--dry-run", "http://test.example/a"],
         &["purge", "list", "--soft"],
     ] {
         let output = ask(usage);

@@ -123,27 +123,48 @@ impl Load<'_> {
         change(lock(&self.known).entry(path.to_owned()).or_default())
     }
 
+    /// Until the load is over: the last time by which everything was written that had been answered for
+    /// [`SETTLED`]. A disk that is busy with other things takes longer.
+    fn settled_at(&self, node: &Node) -> Instant {
+        let mut settled = Instant::now().checked_sub(SETTLED).expect("a clock that runs for a second");
+        let change = |status: &Option<serde_json::Value>, name: &str| {
+            status.as_ref().and_then(|status| status["store"]["log"][name].as_u64())
+        };
+        let status = || node.try_admin_get("/v1/status").map(|answer| answer.json());
+        while !self.is_over.load(Relaxed) {
+            let (now, noted) = (Instant::now(), change(&status(), "noted_changes"));
+            while !self.is_over.load(Relaxed) && noted.is_some() {
+                if change(&status(), "written_changes") >= noted {
+                    settled = now.checked_sub(SETTLED).unwrap_or(settled);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        settled
+    }
+
     /// Loads the node for a while and kills it in the middle; gives the node after its restart.
     fn round(&self, node: Node, random: &mut Random, figures: &mut Figures, evicts: bool) -> Node {
         let address = node.http();
         let time = Duration::from_millis(random.within(100..2500));
         self.is_over.store(false, Relaxed);
-        let killed_at = std::thread::scope(|scope| {
+        let settled_at = std::thread::scope(|scope| {
+            let settled_at = scope.spawn(|| self.settled_at(&node));
             for _ in 0..CLIENTS {
                 let random = Random::new(random.next());
                 scope.spawn(move || self.client(address, random));
             }
             std::thread::sleep(time);
-            let now = Instant::now();
             node.signal(Signal::KILL);
             self.is_over.store(true, Relaxed);
-            now
+            settled_at.join().expect("it only looks")
         });
         node.assert_no_panic();
         let node = node.restarted(Signal::KILL);
         figures.rounds += 1;
         figures.slowest_start = figures.slowest_start.max(node.ready_after);
-        let settled_at = killed_at.checked_sub(SETTLED).expect("a clock that runs for a second");
         let mut client = Client::connect(node.http());
         for path in self.paths {
             self.read_back(&mut client, path, (settled_at, evicts), figures);

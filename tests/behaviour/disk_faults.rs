@@ -69,8 +69,9 @@ fn edit(path: &Path, from: &str, to: &str) {
 fn files(store: &Path) -> Vec<(PathBuf, u64)> {
     let folder = |path: PathBuf| fs::read_dir(path).expect("a folder").flatten();
     let entries = folder(store.to_owned()).chain(folder(store.join("segments")));
+    // One that is evicted meanwhile has none.
     let mut files: Vec<_> =
-        entries.map(|entry| (entry.path(), entry.metadata().expect("its length").len())).collect();
+        entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len()))).collect();
     files.sort();
     files
 }

@@ -146,3 +146,39 @@ fn a_rule_for_changes_does_not_hide_what_they_change() {
     node.get("/list?page=2").assert_fwd("stale");
     node.get("/a?x=2").assert_hit();
 }
+
+/// RFC 9875 §3: by a successful answer to an unsafe method, and only of the same site.
+#[test]
+fn an_answer_names_the_groups_that_a_change_invalidates() {
+    let origin = Origin::start();
+    origin.on("/*", |seen| match (seen.method.as_str(), seen.target.as_str()) {
+        ("GET", "/cart") => respond(200, &[FRESH[0], ("Cache-Groups", "\"cart\", \"all pages\"")], "cart"),
+        ("GET", "/menu") => respond(200, &[FRESH[0], ("Cache-Groups", "\"all pages\";x=1")], "menu"),
+        ("GET", "/sloppy") => respond(200, &[FRESH[0], ("Cache-Groups", "cart")], "no string is no group"),
+        ("GET", _) => {
+            respond(200, &[FRESH[0], ("Cache-Group-Invalidation", "\"cart\"")], "said of a safe method")
+        }
+        (_, "/failed") => respond(500, &[("Cache-Group-Invalidation", "\"cart\"")], "no"),
+        (_, "/broken") => respond(200, &[("Cache-Group-Invalidation", "\"cart")], "unparsable"),
+        (_, "/pages") => respond(200, &[("Cache-Group-Invalidation", "\"x\", \"all pages\"")], "done"),
+        _ => respond(200, &[("Cache-Group-Invalidation", "\"cart\"")], "done"),
+    });
+    let node = node(&origin).start();
+    for path in ["/cart", "/menu", "/sloppy", "/other"] {
+        assert!(stored(&node, path), "{path}");
+    }
+    request("POST", "/failed").body("x").to(&node).assert_status(500);
+    request("POST", "/broken").body("x").to(&node).assert_status(200);
+    assert!(node.get("/cart").is_hit(), "nothing has said so yet");
+    assert_eq!(node.get("/cart").field("Cache-Groups"), Some("\"cart\", \"all pages\""), "clients see them");
+
+    request("POST", "/buy").body("x").to(&node).assert_status(200);
+    assert!(!node.get("/cart").is_hit());
+    for path in ["/menu", "/sloppy", "/other", "/cart"] {
+        assert!(node.get(path).is_hit(), "{path} is in no such group, or was stored again");
+    }
+
+    request("DELETE", "/pages").to(&node).assert_status(200);
+    assert!(!node.get("/cart").is_hit() && !node.get("/menu").is_hit());
+    assert!(node.get("/sloppy").is_hit() && node.get("/other").is_hit());
+}

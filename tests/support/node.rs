@@ -36,6 +36,7 @@ pub struct Builder {
     servers: String,
     sites: Option<String>,
     extra: String,
+    library: Option<PathBuf>,
 }
 
 /// A node with one site for every Host in front of this origin, on a plain IPv4 listener.
@@ -72,6 +73,7 @@ pub fn bare() -> Builder {
         servers: String::new(),
         sites: None,
         extra: String::new(),
+        library: None,
     }
 }
 
@@ -158,6 +160,13 @@ impl Builder {
         self
     }
 
+    /// A library that stands in for calls of the system's, until the node is started again.
+    #[must_use]
+    pub fn preload(mut self, library: &Path) -> Self {
+        self.library = Some(library.to_owned());
+        self
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -200,7 +209,8 @@ impl Builder {
     pub fn start(self) -> Node {
         let config = self.dir.write("larder.toml", self.toml());
         let path = config.to_str().expect("a path in UTF-8");
-        Node::launch(&["serve", "--config", path], self.dir)
+        let process = Process::start_preloaded(&["serve", "--config", path], self.library.as_deref());
+        Node::await_ready(process, self.dir)
     }
 
     /// Runs the program until it ends: for starts that fail.
@@ -275,7 +285,11 @@ impl Node {
 
     #[track_caller]
     fn launch(arguments: &[&str], dir: TempDir) -> Self {
-        let mut process = Process::start(arguments);
+        Self::await_ready(Process::start(arguments), dir)
+    }
+
+    #[track_caller]
+    fn await_ready(mut process: Process, dir: TempDir) -> Self {
         let mut ports = None;
         holds_within(PATIENCE, || {
             ports = Ports::read(&process.lines());
@@ -284,7 +298,7 @@ impl Node {
         let ready_after = process.started.elapsed();
         let Some(ports) = ports else {
             let toml = std::fs::read_to_string(dir.path().join("larder.toml")).unwrap_or_default();
-            panic!("it did not become ready with {arguments:?}\n{toml}");
+            panic!("it did not become ready\n{toml}");
         };
         Self { process, ports, ready_after, dir }
     }
@@ -330,6 +344,14 @@ impl Node {
     #[track_caller]
     pub fn ask_admin(&self, request: &Request) -> Response {
         Client::connect(self.admin()).exchange(&request.clone().host(&self.admin().to_string()))
+    }
+
+    /// The same of a node that may be gone, with the generated token.
+    pub fn try_admin_get(&self, target: &str) -> Option<Response> {
+        let request = get(target).with("Authorization", format!("Bearer {}", self.token()));
+        let mut client = Client::try_connect(self.admin()).ok()?;
+        client.try_send(&request.host(&self.admin().to_string()).bytes()).ok()?;
+        client.try_response("GET").ok()
     }
 
     /// Asks the admin listener with the generated token.
@@ -386,8 +408,20 @@ impl Node {
     /// The same; `change` is done to its folder in between.
     #[must_use]
     #[track_caller]
-    pub fn restarted_after(mut self, signal: Signal, change: impl FnOnce(&Path)) -> Self {
+    pub fn restarted_after(self, signal: Signal, change: impl FnOnce(&Path)) -> Self {
         self.process.signal(signal);
+        self.ended_and_restarted(change)
+    }
+
+    /// Starts it again after a signal that has been sent.
+    #[must_use]
+    #[track_caller]
+    pub fn restarted_when_ended(self) -> Self {
+        self.ended_and_restarted(|_| ())
+    }
+
+    #[track_caller]
+    fn ended_and_restarted(mut self, change: impl FnOnce(&Path)) -> Self {
         assert!(self.process.wait(PATIENCE).is_some(), "it did not stop");
         let Self { process, dir, .. } = self;
         drop(process);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
@@ -41,9 +41,15 @@ pub struct Process {
 
 impl Process {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_preloaded(arguments, None)
+    }
+
+    /// With a library that stands in for calls of the system's.
+    pub fn start_preloaded(arguments: &[&str], library: Option<&Path>) -> Self {
         raise_descriptor_limit();
         let started = Instant::now();
         let mut child = Command::new(binary())
+            .envs(library.map(|library| ("LD_PRELOAD", library)))
             .args(arguments)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())

@@ -1,8 +1,10 @@
 //! `/v1/purges`: purging, and the log of purges.
 
-mod method;
+pub(super) mod dialect;
 mod order;
 mod show;
+
+pub(super) use show::selector as describe;
 
 use std::sync::Arc;
 
@@ -14,16 +16,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Control;
 use super::auth::TokenConfig;
 use super::problem::Problem;
+use super::{Control, page, scans};
 use crate::net::ConnInfo;
-use crate::purge::{Purge, PurgeError, Request, Source};
+use crate::purge::{Probe, Purge, PurgeError, Request, Source};
 
 /// Of a request's body.
 const MAX_BODY_BYTES: usize = 1 << 20;
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
 /// Entries of a purge that a list shows.
 const LISTED_SELECTORS: usize = 10;
 /// How the command line of this program names itself.
@@ -37,9 +37,14 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "purge", control.parts.clock.now())?;
-    let body = read(&headers, body).await?;
+    let body = read_body(&headers, body, MAX_BODY_BYTES).await?;
     let order = order::parse(&body)?;
     let (site, selectors) = order.resolve(&token, &control.parts.edge)?;
+    if order.dry_run {
+        let (edge, probe) = (control.parts.edge.clone(), Probe::new(&selectors, site.as_deref()));
+        let count = control.scans.run(move || scans::count(&edge, &probe)).await?;
+        return Ok(Json(show::dry_run(&count)).into_response());
+    }
     let is_cli =
         headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes() == CLI_AGENT.as_bytes());
     let request = Request {
@@ -64,20 +69,6 @@ pub(super) struct Page {
     after: Option<String>,
 }
 
-impl Page {
-    fn read(&self) -> Result<(usize, Option<u64>), Problem> {
-        let bad = |name: &str, detail: &str| {
-            Problem::new(StatusCode::BAD_REQUEST, "bad-page", format!("{name}: {detail}")).at(name, detail)
-        };
-        let limit = self.limit.as_ref().map_or(Ok(DEFAULT_LIMIT), |text| text.parse());
-        let limit = limit.ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-        let limit =
-            limit.ok_or_else(|| bad("limit", &format!("a number from 1 to {MAX_LIMIT} is needed")))?;
-        let after = self.after.as_ref().map(|text| text.parse()).transpose();
-        Ok((limit, after.map_err(|_| bad("after", "take it from `next` of the page before"))?))
-    }
-}
-
 /// `GET /v1/purges`, the newest first.
 pub(super) async fn list(
     State(control): State<Arc<Control>>,
@@ -86,7 +77,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.reader(&headers, &conn)?;
-    let (limit, mut after) = page.read()?;
+    let (limit, mut after) = page::read::<u64>(page.limit.as_deref(), page.after.as_deref())?;
     let mut items = Vec::new();
     let next = loop {
         let page = control.parts.purges.list(after, limit);
@@ -128,7 +119,13 @@ pub(super) async fn show(
 impl Control {
     /// Purges, or says what is wrong.
     pub(super) async fn purge(&self, request: Request) -> Result<Arc<Purge>, Problem> {
-        self.parts.purges.purge(request).await.map_err(|error| {
+        let purged = self.parts.purges.purge(request).await;
+        match &purged {
+            Ok(purge) => self.audit.purged(purge, true),
+            Err(PurgeError::NotDurable(purge)) => self.audit.purged(purge, false),
+            Err(_) => {}
+        }
+        purged.map_err(|error| {
             let detail = error.to_string();
             match error {
                 PurgeError::Request(_) => Problem::new(StatusCode::BAD_REQUEST, "bad-purge", detail),
@@ -167,17 +164,22 @@ fn location(purge: &Purge) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("/v1/purges/{}", purge.id)).ok()
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+/// A request's body, if it is not too long.
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    max_bytes: usize,
+) -> Result<bytes::Bytes, Problem> {
     let too_large = || {
-        let detail = format!("a purge has at most {MAX_BODY_BYTES} bytes; send several");
+        let detail = format!("a request has at most {max_bytes} bytes; send several");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
     };
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+    if length.is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large());
     }
-    axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+    axum::body::to_bytes(body, max_bytes).await.map_err(|error| {
         let source = std::error::Error::source(&error);
         if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
             return too_large();

@@ -10,7 +10,7 @@ use crate::edge::{BadUrl, Edge};
 use crate::purge::Selector;
 
 /// Entries of all lists together.
-const MAX_ENTRIES: usize = 10_000;
+pub(super) const MAX_ENTRIES: usize = 10_000;
 /// Errors that one answer names.
 const MAX_ERRORS: usize = 100;
 const MAX_NOTE_BYTES: usize = 1024;
@@ -27,7 +27,7 @@ pub(super) struct Order {
     all: bool,
     pub(super) soft: bool,
     pub(super) note: Option<String>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Order, Problem> {
@@ -45,10 +45,6 @@ pub(super) fn parse(body: &[u8]) -> Result<Order, Problem> {
     if order.all && entries > 0 {
         let detail = "all stands alone: leave the lists out";
         return Err(bad(detail).at("#/all", detail));
-    }
-    if order.dry_run {
-        let detail = "dry runs are not supported yet; nothing was purged";
-        return Err(bad(detail).at("#/dry_run", detail));
     }
     if order.note.as_ref().is_some_and(|note| note.len() > MAX_NOTE_BYTES) {
         let detail = format!("a note has at most {MAX_NOTE_BYTES} bytes");
@@ -143,13 +139,18 @@ impl Checked {
             return Ok(self.selectors);
         }
         let detail = format!("{} entries are wrong; nothing was purged", self.errors.len());
-        let errors = self.errors.into_iter().take(MAX_ERRORS);
-        Err(errors.fold(bad(&detail), |problem, (pointer, why)| problem.at(&pointer, why)))
+        Err(wrong(&detail, self.errors))
     }
 }
 
+/// What is wrong, entry by entry.
+pub(super) fn wrong(detail: &str, errors: Vec<(String, String)>) -> Problem {
+    let errors = errors.into_iter().take(MAX_ERRORS);
+    errors.fold(bad(detail), |problem, (pointer, why)| problem.at(&pointer, why))
+}
+
 /// Tags are compared byte by byte, so what no response can have is a mistake.
-fn tag(tag: &str) -> Result<Selector, String> {
+pub(super) fn tag(tag: &str) -> Result<Selector, String> {
     if tag.trim() != tag || tag.contains(char::is_control) {
         return Err("a tag has no control characters, and no space around it".into());
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::edge::Count;
 use crate::purge::{Purge, Selector};
 use crate::telemetry::rfc3339;
 
@@ -14,6 +15,15 @@ pub(super) fn summary(purge: &Purge) -> Value {
         "soft": purge.request.soft,
         "entries": purge.request.selectors.len(),
         "applied_in_us": purge.applied_in_us,
+    })
+}
+
+/// What a purge would hit.
+pub(super) fn dry_run(count: &Count) -> Value {
+    json!({
+        "matches": { "objects": count.objects, "bytes": count.bytes },
+        "sample": count.sample,
+        "complete": count.is_complete,
     })
 }
 
@@ -41,6 +51,11 @@ pub(super) fn purge(purge: &Purge, limit: usize) -> Value {
         shown.extend(more);
     }
     shown
+}
+
+/// A selector as a line.
+pub(in crate::control) fn selector(selector: &Selector, is_of_site: bool) -> String {
+    format!("{} {}", selector.kind(is_of_site), text(selector)).trim_end().to_owned()
 }
 
 fn text(selector: &Selector) -> String {

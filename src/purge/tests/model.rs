@@ -45,13 +45,14 @@ fn a_tag() -> impl Strategy<Value = Box<str>> {
 
 fn selector() -> impl Strategy<Value = Selector> {
     let host = || prop::sample::select(&HOSTS[..]).prop_map(Box::<str>::from);
+    let any_or = || prop::sample::select(&["a", "b", "a:8443", ""][..]).prop_map(Box::<str>::from);
     prop_oneof![
-        4 => (host(), path(), query()).prop_map(|(host, path, query)| Selector::Url {
+        4 => (any_or(), path(), query()).prop_map(|(host, path, query)| Selector::Url {
             host,
             path: path.into(),
             query: query.map(Into::into),
         }),
-        4 => (host(), path()).prop_map(|(host, path)| Selector::Prefix { host, path: path.into() }),
+        4 => (any_or(), path()).prop_map(|(host, path)| Selector::Prefix { host, path: path.into() }),
         3 => a_tag().prop_map(Selector::Tag),
         1 => host().prop_map(Selector::Host),
         1 => Just(Selector::All),
@@ -76,7 +77,7 @@ fn covers(purge: &Purge, object: &Object) -> bool {
     if purge.request.site.as_deref().is_some_and(|site| site != SITES[object.site]) {
         return false;
     }
-    let is_of = |host: &str| host == HOSTS[object.host];
+    let is_of = |host: &str| host.is_empty() || host == HOSTS[object.host];
     purge.request.selectors.iter().any(|selector| match selector {
         Selector::Url { host, path, query } => {
             is_of(host) && **path == *object.path && query.as_deref() == object.query

@@ -133,11 +133,20 @@ impl Writer {
             // A full disk, tried again: live within what there is.
             self.evict_now();
         }
+        if !self.is_relocating {
+            self.evict_for_held();
+        }
         let mut waits = 0;
         while waits < ATTEMPTS {
             let room = tier.limits.capacity().saturating_sub(length);
             if shared.file_bytes() <= room {
                 return Ok(());
+            }
+            if self.is_relocating && !tier.holds.is_empty() && shared.is_freeing() {
+                // What is held is worth the wait for the file that is on its way out.
+                shared.wait_for_room(room, PATIENCE);
+                waits += 1;
+                continue;
             }
             if self.is_relocating || self.impatient_until.is_some_and(|until| Instant::now() < until) {
                 return Err(NotWritten);

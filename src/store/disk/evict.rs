@@ -5,11 +5,13 @@
 //! fills write, so that the medium is never worn by it, and happens in small steps between the fills'
 //! writes, ahead of the need.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::Tier;
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, Kind};
 use super::health::Mode;
 use super::index::Found;
@@ -24,12 +26,47 @@ use crate::store::Entry;
 const STEP_KEYS: usize = 32;
 /// Of 100 bytes that fills write, so many more may be written again.
 const REINSERT_PERCENT: i64 = 25;
-/// An eviction begins when less than this share of the active segment is left.
-const AHEAD_DIVISOR: u64 = 4;
+/// An eviction begins when less than this share of the active segment is left: with room for what is
+/// written again, which evicts nothing itself.
+const AHEAD_DIVISOR: u64 = 2;
 /// Copied parts up to here become part of the new response frame.
 const INLINE_BYTES: u32 = 64 * 1024;
 /// A segment with less than this share of live bytes goes before older ones.
 const DEAD_DIVISOR: u64 = 64;
+
+type Compare = Box<dyn Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync>;
+
+/// How what is written again is compared with purges; not at all, until that is said.
+#[derive(Default)]
+pub(super) struct Comparison(OnceLock<Compare>);
+
+impl fmt::Debug for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Comparison")
+    }
+}
+
+impl Tier {
+    /// See `Store::let_compare`.
+    pub(crate) fn let_compare(&self, compare: Compare) {
+        let _ = self.comparison.0.set(compare);
+    }
+}
+
+impl Comparison {
+    /// Notes of each variant what it outlived; false: all are purged.
+    fn renew(&self, meta: &mut Meta<'_>) -> bool {
+        let Some(compare) = self.0.get() else { return true };
+        let mut is_any_left = false;
+        for variant in &mut meta.variants {
+            let tags: Vec<Box<str>> = variant.tags().iter().map(|tag| Box::from(*tag)).collect();
+            if let Some(as_of) = compare(meta.key, &tags, variant.as_of) {
+                (variant.as_of, is_any_left) = (as_of, true);
+            }
+        }
+        is_any_left
+    }
+}
 
 /// A segment on its way out.
 pub(super) struct Eviction {
@@ -56,12 +93,35 @@ impl Writer {
         }
         if self.eviction.is_none() {
             let shared = &self.tier.shared;
-            let has_room = shared.kept_bytes() + self.tier.limits.segment <= self.tier.limits.capacity();
-            if has_room || !self.is_next_due() || !self.begin() {
+            let has_room = shared.kept_bytes() + self.spare_bytes() <= self.tier.limits.capacity();
+            let is_due = !self.tier.holds.is_empty() || self.is_next_due();
+            if has_room || !is_due || !self.begin() {
                 return;
             }
         }
         self.step(STEP_KEYS);
+    }
+
+    /// What is kept free: the next segment, and where something is held, one more to write it again to.
+    fn spare_bytes(&self) -> u64 {
+        let segments = if self.tier.holds.is_empty() { 1 } else { 2 };
+        segments * self.tier.limits.segment
+    }
+
+    /// Where something is held, makes room for it and for the next segment before that is opened.
+    pub(super) fn evict_for_held(&mut self) {
+        if self.tier.holds.is_empty() {
+            return;
+        }
+        // Half of the store is not held, so one round frees room. Counted first: who has the list keeps the segments.
+        let segments = self.tier.table.all().len();
+        for _ in 0..segments {
+            let kept = self.tier.shared.kept_bytes();
+            let has_room = kept + self.spare_bytes() <= self.tier.limits.capacity();
+            if has_room || !self.evict_now() {
+                return;
+            }
+        }
     }
 
     /// Whether the next segment will be needed soon: what goes too early is missed.
@@ -114,6 +174,16 @@ impl Writer {
         }
     }
 
+    /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
+    pub(super) fn forget_dead_parts(&self, entry: &Entry) {
+        let parts = entry.variants().iter().flat_map(|object| object.parts());
+        let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
+        let dead: BTreeSet<u32> = dead.collect();
+        for segment in dead {
+            self.tier.budget.memory.forget_mapped(entry.key().hash(), segment);
+        }
+    }
+
     fn keys_of(&self, segment: &Arc<Segment>) -> Vec<(u8, KeyHash)> {
         let frames = segment.frames().unwrap_or_else(|error| {
             // Nobody finds what was in it: each key is dropped when it is looked up next.
@@ -154,7 +224,8 @@ impl Writer {
     fn decide(&mut self, key: KeyHash, asked: u8, from: &Arc<Segment>) {
         let Some(found) = self.tier.index.get(key) else { return };
         let is_here = found.location.slot == from.slot();
-        let is_wanted = asked > 0;
+        let is_held = self.tier.holds.has(key);
+        let is_wanted = asked > 0 || is_held;
         // What goes in any case need not be read.
         let stake = if is_here && !is_wanted { None } else { self.stake(key, found, from) };
         if stake.is_none() && !is_here {
@@ -162,13 +233,15 @@ impl Writer {
         }
         if let Some(stake) = stake
             && is_wanted
-            && self.reinsertion_credit >= stake.bytes
+            && (is_held || self.reinsertion_credit >= stake.bytes)
         {
             self.is_relocating = true;
             let relocated = self.relocate(key, &stake, from);
             self.is_relocating = false;
             if let Ok(written) = relocated {
-                self.reinsertion_credit -= written as i64;
+                if !is_held {
+                    self.reinsertion_credit -= written as i64;
+                }
                 self.tier.counters.reinserted(written);
                 self.tier.budget.memory.forget_mapped(key, from.id);
                 return;
@@ -225,6 +298,9 @@ impl Writer {
         }
         let body_at = at + format::HEADER_BYTES as u32 + frame.meta_bytes;
         let mut meta = Meta::decode(meta)?;
+        if !self.tier.comparison.renew(&mut meta) {
+            return Err(NotWritten);
+        }
         let (mut inline, mut inline_bytes, mut written) = (Vec::new(), 0_u32, 0);
         for variant in &mut meta.variants {
             for part in variant.all_parts_mut() {

@@ -24,10 +24,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
+use super::position::Position;
 use crate::rules::key::KeyHash;
 
 /// A power of two.
-const SHARDS: usize = 1 << SHARD_BITS;
+pub(super) const SHARDS: usize = 1 << SHARD_BITS;
 const SHARD_BITS: u32 = 10;
 /// Slots that are allocated together: few, because a shard with ten keys has a whole number of these too.
 const CHUNK: usize = 8;
@@ -117,6 +118,18 @@ impl Index {
         let mut table = self.shard(key).write();
         let at = table.find(fingerprint(key))?;
         (table.slot(at).found().location == location).then(|| table.remove(at))
+    }
+
+    /// Where a key stands in the order of a walk: its shard and fingerprint, which are all that is known of a key here.
+    pub(super) fn position(key: KeyHash) -> Position {
+        Position::new((key.0 >> (u128::BITS - SHARD_BITS)) as u16, fingerprint(key))
+    }
+
+    /// All that a shard has, in no order.
+    pub(super) fn slots(&self, shard: u16) -> Vec<(Position, Found)> {
+        let table = self.shards[usize::from(shard)].0.read();
+        let slots = table.chunks.iter().flat_map(|chunk| chunk.iter()).filter(|slot| slot.fingerprint != 0);
+        slots.map(|slot| (Position::new(shard, slot.fingerprint), slot.found())).collect()
     }
 
     /// Keys that it holds.

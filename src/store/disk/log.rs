@@ -5,7 +5,6 @@
 //! that follows needs a lock or a comparison to be right. The queue's bytes are bounded: a fill that is
 //! not accepted yet is turned away when they are used up, an accepted one waits, and its origin with it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -21,9 +20,10 @@ use super::index::Found;
 use super::meta::{EncodingMeta, Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
 use super::{Tier, format::Bad};
-use crate::object::{Body, Encoded, Growing, Object, Part, Place, Sum};
+use crate::object::{Body, Encoded, Growing, Lost, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
+use crate::store::warm::logged_bytes;
 
 /// Between two looks at the segments.
 const IDLE: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(super) enum Op {
     /// The key is to be revalidated before its next use.
     MustRevalidate(KeyHash),
     /// What the key has in that segment can't be read.
-    Lost { key: KeyHash, segment: u32 },
+    Lost { key: KeyHash, segment: u32, told: Option<oneshot::Sender<Result<(), Lost>>> },
     /// Seal what is open and say so; nothing is written afterwards.
     Close(oneshot::Sender<()>),
 }
@@ -73,7 +73,6 @@ impl From<Bad> for NotWritten {
     }
 }
 
-/// See the module.
 pub(super) struct Writer {
     pub(super) tier: Arc<Tier>,
     pub(super) active: Option<Active>,
@@ -182,12 +181,13 @@ impl Writer {
                     self.mark(key, Kind::MustRevalidate);
                 }
             }
-            Op::Lost { key, segment } => {
+            Op::Lost { key, segment, told } => {
                 // Unless something newer stands there.
                 if self.has_stake(key, segment) {
                     self.take_out(key);
                 }
                 self.tier.budget.memory.forget_mapped(key, segment);
+                drop(told);
             }
             Op::Close(_) => {}
         }
@@ -207,6 +207,7 @@ impl Writer {
                 })
             });
             let mut variant = VariantMeta::new(&object.head, fields, parts, encodings);
+            variant.as_of = object.as_of();
             variant.must_revalidate = object.is_invalidated();
             variant.last_used = object.last_used_ms();
             variants.push(variant);
@@ -221,18 +222,9 @@ impl Writer {
             owner.set_inline(segment, Place { offset: body_at + place.offset, ..place });
         }
         self.account_for_replaced(entry, replaces);
+        self.tier.holds.keeps(entry.key().hash(), logged_bytes(entry));
         self.evict_once_more(entry);
         Ok(())
-    }
-
-    /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
-    fn forget_dead_parts(&self, entry: &Entry) {
-        let parts = entry.variants().iter().flat_map(|object| object.parts());
-        let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
-        let dead: BTreeSet<u32> = dead.collect();
-        for segment in dead {
-            self.tier.budget.memory.forget_mapped(entry.key().hash(), segment);
-        }
     }
 
     /// Where a body is, or will be; `None`: a part of it is gone.
@@ -279,13 +271,18 @@ impl Writer {
         pieces.extend_from_slice(body);
         let (segment, location) = self.frame(&frame, &pieces)?;
         let must_revalidate = flags & FLAG_MUST_REVALIDATE != 0;
-        // What it was asked for before counts by half.
-        let asked = self.tier.index.get(key).map_or(0, |old| old.asked / 2);
+        let asked = self.asked_so_far(key);
         let found = Found { location, length: frame.length() as u32, asked, must_revalidate };
         let old = self.tier.index.insert(key, found);
         self.account_for(old);
         segment.account(frame.length() as i64);
         Ok((segment.id, location.offset + HEADER_BYTES as u32 + frame.meta_bytes))
+    }
+
+    /// Requests for what is stored under a key; being written again at eviction is worth one of them.
+    fn asked_so_far(&self, key: KeyHash) -> u8 {
+        let asked = self.tier.index.get(key).map_or(0, |old| old.asked);
+        asked.saturating_sub(u8::from(self.is_relocating))
     }
 
     fn part(&mut self, growing: &Growing, chunks: &[Bytes]) -> Result<(), NotWritten> {

@@ -71,6 +71,10 @@ impl EncodingMeta {
         Self { coding: coding as u8, sum: [0; 4], is_best: false, parts: Vec::new() }
     }
 
+    pub(super) fn size(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.place().length)).sum()
+    }
+
     pub(super) fn coding(&self) -> Option<Coding> {
         Coding::ALL.get(usize::from(self.coding)).copied()
     }
@@ -157,6 +161,16 @@ impl<'a> VariantMeta<'a> {
     pub(super) fn all_parts_mut(&mut self) -> impl Iterator<Item = &mut PartMeta> {
         let encoded = self.encodings.iter_mut().flat_map(|encoding| &mut encoding.parts);
         self.parts.iter_mut().chain(encoded)
+    }
+
+    /// The names under which it may be purged.
+    pub(super) fn tags(&self) -> &[&'a str] {
+        &self.tags
+    }
+
+    /// Of its body.
+    pub(super) fn size(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.place().length)).sum()
     }
 
     /// The head again.

@@ -30,8 +30,10 @@ mod log;
 mod marks;
 mod meta;
 mod pool;
+mod position;
 mod read;
 mod recover;
+mod scan;
 mod segment;
 #[cfg(test)]
 mod sim;
@@ -49,8 +51,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::Entry;
 use super::admission::Sketch;
 use super::budget::Budget;
+use super::holds::Holds;
 use super::metrics::DiskCounters;
 use super::versions::Versions;
+use super::warm::Wants;
 use crate::region::Arena;
 use crate::rules::key::KeyHash;
 use crate::telemetry::Clock;
@@ -61,6 +65,8 @@ pub use health::Mode;
 use index::Index;
 use limits::Limits;
 use log::{Op, Unwritten, Writer};
+pub use position::Position;
+pub use scan::{Held, Order};
 pub use stats::DiskStats;
 use table::Table;
 
@@ -120,6 +126,11 @@ pub(super) struct Tier {
     /// Bytes that accepted fills will write.
     promised: Arc<AtomicU64>,
     counters: DiskCounters,
+    /// What is not to be evicted.
+    pub(super) holds: Holds,
+    /// What is admitted in any case.
+    pub(super) wants: Wants,
+    comparison: evict::Comparison,
     /// What is older than this version is stale: the clock went back while the node was down.
     stale_below: u64,
     /// Held as long as the store is open.
@@ -148,6 +159,7 @@ impl Tier {
         health: Arc<Health>,
     ) -> std::io::Result<Arc<Self>> {
         let mut limits = Limits::new(config, budget.limit);
+        let holds = Holds::new(limits.configured / 2, clock);
         let files = disk.list()?;
         let largest = files.iter().map(|(_, length)| *length).max().unwrap_or(0);
         // Files of another configuration are kept; those given up and still read count as files too.
@@ -173,6 +185,9 @@ impl Tier {
             next_number: AtomicU64::new(0),
             promised: Arc::default(),
             counters: DiskCounters::default(),
+            holds,
+            wants: Wants::default(),
+            comparison: evict::Comparison::default(),
             stale_below: 0,
             versions,
             _lock: lock,
@@ -210,7 +225,7 @@ impl Tier {
         let mut sketch = sketch.lock();
         let is_known = sketch.estimate(key) > 0;
         sketch.record(key, (self.limits.configured / TYPICAL_OBJECT_BYTES) as usize);
-        is_known
+        is_known || self.wants.has(key)
     }
 
     /// Room in the writer's queue for a body that is about to be fetched; `None`: the writer is behind.
@@ -342,9 +357,17 @@ impl Tier {
     }
 
     fn note(&self, key: KeyHash, pending: Pending) -> u64 {
+        let mut all = self.pending.lock();
         let number = self.next_number.fetch_add(1, Relaxed);
-        self.pending.lock().insert(key, (number, pending));
+        all.insert(key, (number, pending));
         number
+    }
+
+    /// Up to which number everything is written.
+    fn written_changes(&self) -> u64 {
+        let pending = self.pending.lock();
+        let oldest = pending.values().map(|(number, _)| *number).min();
+        oldest.unwrap_or_else(|| self.next_number.load(Relaxed))
     }
 
     /// The writer has done an operation.

@@ -101,7 +101,7 @@ impl Tier {
                         self.health.note(Fault::Checksum);
                     }
                 }
-                let _ = self.ops.send(Op::Lost { key: key.hash(), segment: segment.id });
+                let _ = self.ops.send(Op::Lost { key: key.hash(), segment: segment.id, told: None });
                 return None;
             }
         };

@@ -18,6 +18,7 @@ use super::files::Shared;
 use super::format::{self, Entry};
 use super::health::Fault;
 use super::io::DiskFile;
+use super::log::Op;
 use crate::object::{Answer, Charge, Lost, Pages, Place, Sum};
 use crate::region::{self, Mapping};
 use crate::rules::key::KeyHash;
@@ -48,7 +49,7 @@ pub(super) struct Segment {
     /// Bytes from its start to the end of its last frame.
     used_bytes: AtomicU64,
     /// Whom to tell that a stored response can't be read.
-    lost: std::sync::mpsc::Sender<super::log::Op>,
+    lost: std::sync::mpsc::Sender<Op>,
 }
 
 /// The mapping's owner: dropped when the last reader is done.
@@ -102,7 +103,7 @@ impl Segment {
         file: Arc<dyn DiskFile>,
         origin: &Origin,
         shared: &Arc<Shared>,
-        lost: std::sync::mpsc::Sender<super::log::Op>,
+        lost: std::sync::mpsc::Sender<Op>,
         charge: Option<Charge>,
     ) -> io::Result<Arc<Self>> {
         let mapping = shared.arena.map(file.file(), length)?;
@@ -288,11 +289,15 @@ impl Pages for Segment {
         let (sender, receiver) = oneshot::channel();
         let pool = self.shared.pool.clone();
         pool.run(move || {
-            let result = self.bring_in(place);
-            if result.is_err() {
-                let _ = self.lost.send(super::log::Op::Lost { key, segment: self.id });
+            match self.bring_in(place) {
+                // The reader is told when nobody else can find it any more: who asks again gets a new one.
+                Err(Lost) => {
+                    let _ = self.lost.send(Op::Lost { key, segment: self.id, told: Some(sender) });
+                }
+                Ok(()) => {
+                    let _ = sender.send(Ok(()));
+                }
             }
-            let _ = sender.send(result);
         });
         receiver
     }

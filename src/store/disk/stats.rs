@@ -1,5 +1,7 @@
 //! Figures of the disk tier.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::Tier;
 use super::health::{Fault, Mode};
 use crate::store::metrics::DiskCounts;
@@ -29,6 +31,10 @@ pub struct DiskStats {
     pub live_bytes: u64,
     /// Files.
     pub segments: u64,
+    /// Changes that the writer was told of, in their order.
+    pub noted_changes: u64,
+    /// Up to which of them all are written.
+    pub written_changes: u64,
     /// Bytes written a second, lately.
     pub write_bytes_per_second: u64,
     /// Age of the oldest segment.
@@ -45,6 +51,8 @@ impl Tier {
         let segments = self.table.all();
         let now = self.clock.now();
         let oldest = segments.first().and_then(|segment| segment.made_at());
+        // In this order: what is noted in between is not yet written.
+        let (written_changes, noted_changes) = (self.written_changes(), self.next_number.load(Relaxed));
         DiskStats {
             is_persistent: self.shared.disk.is_persistent(),
             mode: self.health.mode(),
@@ -57,6 +65,8 @@ impl Tier {
             used_bytes: segments.iter().map(|s| s.used_bytes()).sum(),
             live_bytes: segments.iter().map(|s| s.live_bytes()).sum(),
             segments: segments.len() as u64,
+            noted_changes,
+            written_changes,
             write_bytes_per_second: self.counters.write_rate(),
             oldest_segment_seconds: oldest.map(|made| (now.saturating_sub(made) / 1000).max(0) as u64),
             counters: self.counters.read(),

@@ -5,6 +5,7 @@
 mod crash;
 mod faults;
 mod formats;
+mod holds;
 mod invariants;
 mod races;
 
@@ -101,7 +102,7 @@ impl Rig {
         memory: u64,
     ) -> std::io::Result<Self> {
         let clock = Clock::start();
-        let budget = Budget::new(memory, 0);
+        let budget = Budget::new(memory, 0, config.path.is_some(), clock);
         let versions = Arc::new(Versions::new(clock));
         let parts = (budget.clone(), versions.clone(), clock);
         let tier = Tier::open_on(files, None, config, parts, Arc::default())?;

@@ -1,0 +1,100 @@
+//! Calls of warming, of the node's life, and of other caches' APIs.
+
+use super::calls::{AFTER, Call, GET, JSON, LIMIT, Scope};
+
+const WARM: Scope = Scope::Needs("warm");
+const PURGE: Scope = Scope::Needs("purge");
+const FASTLY: &[(u16, &str, &str, &str)] = &[(200, "Durable and in effect", JSON, "FastlyPurge")];
+const CLOUDFLARE: Call = Call {
+    path: "/client/v4/zones/{zone}/purge_cache",
+    scope: PURGE,
+    body: Some("CloudflareRequest"),
+    answers: &[(200, "Durable and in effect", JSON, "CloudflareAnswer")],
+    ..GET
+};
+
+pub(super) const MORE_CALLS: &[Call] = &[
+    Call {
+        method: "post",
+        path: "/v1/warmups",
+        id: "createWarmup",
+        summary: "Warm a list of URLs or a sitemap",
+        scope: WARM,
+        body: Some("WarmupRequest"),
+        answers: &[(202, "Queued; Location names it", JSON, "Warmup")],
+        ..GET
+    },
+    Call {
+        path: "/v1/warmups",
+        id: "listWarmups",
+        summary: "Warm jobs, the newest first",
+        scope: Scope::Needs("read or warm"),
+        query: &[LIMIT, AFTER],
+        answers: &[(200, "A page", JSON, "WarmupPage")],
+        ..GET
+    },
+    Call {
+        path: "/v1/warmups/{id}",
+        id: "showWarmup",
+        summary: "How far a warm job is, and what came of it",
+        scope: Scope::Needs("read or warm"),
+        answers: &[(200, "The job", JSON, "Warmup")],
+        ..GET
+    },
+    Call {
+        method: "delete",
+        path: "/v1/warmups/{id}",
+        id: "cancelWarmup",
+        summary: "Cancel a warm job; what is stored by then stays",
+        scope: WARM,
+        answers: &[(200, "The job", JSON, "Warmup")],
+        ..GET
+    },
+    Call {
+        path: "/v1/warmups/{id}/urls",
+        id: "listWarmupUrls",
+        summary: "What came of each URL, and why",
+        scope: Scope::Needs("read or warm"),
+        query: &[("outcome", "string", "stored, fresh, uncacheable, failed or waiting"), LIMIT, AFTER],
+        answers: &[(200, "A page", JSON, "WarmupUrlPage")],
+        ..GET
+    },
+    Call {
+        method: "post",
+        path: "/purge/{*url}",
+        id: "fastlyPurgeUrl",
+        summary: "Fastly: purge host/path",
+        scope: PURGE,
+        answers: FASTLY,
+        ..GET
+    },
+    Call {
+        method: "post",
+        path: "/service/{id}/purge/{*key}",
+        id: "fastlyPurgeKey",
+        summary: "Fastly: purge a surrogate key",
+        scope: PURGE,
+        answers: FASTLY,
+        ..GET
+    },
+    Call {
+        method: "post",
+        path: "/service/{id}/purge",
+        id: "fastlyPurgeKeys",
+        summary: "Fastly: purge surrogate keys, from the body or the field Surrogate-Key",
+        scope: PURGE,
+        answers: &[(200, "The purge's id, by key", JSON, "FastlyPurges")],
+        ..GET
+    },
+    Call {
+        method: "post",
+        path: "/service/{id}/purge_all",
+        id: "fastlyPurgeAll",
+        summary: "Fastly: purge everything of a service",
+        scope: Scope::Needs("purge:all"),
+        answers: FASTLY,
+        ..GET
+    },
+    Call { method: "post", id: "cloudflarePurge", summary: "Cloudflare: purge of a zone", ..CLOUDFLARE },
+    Call { method: "delete", id: "cloudflarePurgeByDelete", summary: "Cloudflare: the same", ..CLOUDFLARE },
+];

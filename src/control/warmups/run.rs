@@ -1,0 +1,176 @@
+//! Running jobs: their requests, evenly paced, a few at a time, each tried again when the origin fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::job::Job;
+use super::pace::Pace;
+use super::record::{Outcome, Reply, State};
+use super::{MAX_RUNNING, Warmups};
+use crate::edge::{Warm, Warmed};
+
+/// How often a request is tried.
+const ATTEMPTS: u8 = 4;
+/// Before the second attempt; then twice as long each time.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// Longer than any wait within a request together; what takes this long hangs.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Between two writes of what happened.
+const WRITE_EVERY: Duration = Duration::from_millis(250);
+const USER_AGENT: &str = concat!("larder-warm/", env!("CARGO_PKG_VERSION"));
+
+impl Warmups {
+    /// Runs the jobs, for as long as the node runs. What an earlier process held is held again first.
+    pub async fn run(self: Arc<Self>) {
+        tokio::spawn(self.clone().hold_again());
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < MAX_RUNNING
+                && let Some(job) = self.next()
+            {
+                running.spawn(self.clone().work(job));
+            }
+            tokio::select! {
+                () = self.news.notified() => {}
+                Some(_) = running.join_next() => {}
+            }
+        }
+    }
+
+    /// Begins the job that waits longest.
+    fn next(&self) -> Option<Arc<Job>> {
+        let jobs = self.jobs.lock();
+        let mut queued = jobs.iter().filter(|job| job.state() == State::Queued);
+        queued.find(|job| job.start(self.now())).cloned()
+    }
+
+    async fn work(self: Arc<Self>, job: Arc<Job>) {
+        let all = self.request_all(&job);
+        let mut ticks = interval(WRITE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let written = async {
+            loop {
+                ticks.tick().await;
+                self.write_down(&job).await;
+            }
+        };
+        tokio::select! {
+            () = all => {
+                // None is left, unless its task died.
+                for n in job.todo() {
+                    self.count(job.answered(n, Reply::new(Warmed::failed("the node failed at it", None), 1)));
+                }
+            }
+            () = written => {}
+            () = job.over() => {}
+        }
+        self.end(&job, None).await;
+    }
+
+    async fn request_all(self: &Arc<Self>, job: &Arc<Job>) {
+        let pace = Arc::new(Pace::new(job.spec.rate));
+        let mut todo = job.todo().into_iter();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < job.spec.concurrency
+                && let Some(n) = todo.next()
+            {
+                let Ok(turn) = self.requests.clone().acquire_owned().await else { return };
+                pace.turn().await;
+                let (warmups, job, pace) = (self.clone(), job.clone(), pace.clone());
+                running.spawn(async move {
+                    let reply = warmups.request(&job, n, &pace).await;
+                    warmups.count(job.answered(n, reply));
+                    drop(turn);
+                });
+                while running.try_join_next().is_some() {}
+            }
+            if running.join_next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn count(&self, outcome: Option<Outcome>) {
+        if let Some(outcome) = outcome {
+            self.counters.count(outcome);
+        }
+    }
+
+    async fn request(&self, job: &Job, n: usize, pace: &Pace) -> Reply {
+        let mut backoff = BACKOFF;
+        for attempt in 1.. {
+            let limited = tokio::time::timeout(REQUEST_TIMEOUT, self.request_once(job, n));
+            let warmed =
+                limited.await.unwrap_or_else(|_| Warmed::failed("it took longer than an hour", None));
+            match warmed.retry_after {
+                Some(after) if attempt < ATTEMPTS => {
+                    sleep(backoff.max(after)).await;
+                    backoff *= 2;
+                    pace.turn().await;
+                }
+                _ => return Reply::new(warmed, attempt),
+            }
+        }
+        Reply::new(Warmed::failed("it was not tried", None), 0)
+    }
+
+    async fn request_once(&self, job: &Job, n: usize) -> Warmed {
+        let Some((url, encoding, fields)) = job.request(n) else {
+            return Warmed::failed("there is no such request", None);
+        };
+        let warming = match self.edge.warming(url, fields_of(encoding, fields)) {
+            Ok(warming) => warming,
+            Err(error) => return Warmed::failed(error.to_string(), None),
+        };
+        // Held before it is there, so that it is not evicted on its arrival.
+        let until = job.held_until();
+        let has_hold = until.is_none_or(|until| self.edge.hold(warming.key(), until));
+        let mut warmed = self.edge.warm(&warming, job.spec.refresh).await;
+        if until.is_some()
+            && matches!(warmed.outcome, Warm::Stored | Warm::Fresh)
+            && !(has_hold && self.edge.is_held(warming.key()).await)
+        {
+            warmed.reason = Some("not held: half of the tier is held already".into());
+        }
+        warmed
+    }
+
+    /// Holds what was held before the process started.
+    async fn hold_again(self: Arc<Self>) {
+        let jobs = self.list(None);
+        for job in jobs {
+            let Some(until) = job.held_until().filter(|until| self.now() < *until) else { continue };
+            for n in (0..job.spec.urls.len() * job.spec.fold()).step_by(job.spec.fold()) {
+                let Some((url, encoding, fields)) = job.request(n) else { continue };
+                if let Ok(warming) = self.edge.warming(url, fields_of(encoding, fields))
+                    && self.edge.hold(warming.key(), until)
+                {
+                    self.edge.is_held(warming.key()).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// The fields of a request: what a client would send that takes this encoding.
+pub(super) fn fields_of(encoding: &str, fields: &[(String, String)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    if let Ok(encoding) = HeaderValue::try_from(encoding) {
+        headers.insert(header::ACCEPT_ENCODING, encoding);
+    }
+    for (name, value) in fields {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}

@@ -1,0 +1,33 @@
+//! What an object notes of the purges that it was compared with.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use super::Object;
+use crate::rules::time::Millis;
+
+impl Object {
+    /// The last purge that it was compared with.
+    #[inline]
+    pub fn checked(&self) -> u64 {
+        self.checked.load(Relaxed)
+    }
+
+    /// The last purge that it outlived untouched, for what is written down of it.
+    pub fn as_of(&self) -> u64 {
+        // First: what a soft purge did to it is noted before the purge's number is.
+        let checked = self.checked.load(Acquire);
+        match self.stale_since.load(Relaxed) {
+            i64::MAX => checked,
+            _ => self.head.as_of,
+        }
+    }
+
+    /// Notes that it was compared with all purges up to `seq`, and is kept; perhaps stale by a soft one.
+    pub fn set_checked(&self, seq: u64, stale_since: Option<Millis>) {
+        if let Some(since) = stale_since {
+            let since = since.max(self.head.freshness.response_time);
+            self.stale_since.fetch_min(since.0, Relaxed);
+        }
+        self.checked.fetch_max(seq, Release);
+    }
+}

@@ -1,0 +1,44 @@
+//! Requests that can wait: they leave connections to those who can't.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::pool::HttpOrigin;
+use super::{Kind, Origin};
+
+/// One part in so many of a server's connections is never taken by who can wait.
+const LEFT_DIVISOR: usize = 4;
+
+/// The right to ask an origin although it is not urgent, as long as it lives.
+#[derive(Debug)]
+pub struct Spare(Arc<Origin>);
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        self.0.spares.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Origin {
+    /// A place for a request that can wait; `None`: others wait for the origin, or would have to.
+    pub fn spare(self: &Arc<Self>) -> Option<Spare> {
+        // Counted before it is looked for, so that two can't take one place.
+        let others = self.spares.fetch_add(1, Relaxed);
+        let spare = Spare(self.clone());
+        let turns = self.fills.available_permits();
+        let has_turn = turns > self.config.fills / LEFT_DIVISOR + others;
+        let has_connection = match &self.kind {
+            Kind::Http(origin) => has_connection(origin, self.config.max_connections, others),
+            Kind::Dir(_) => true,
+        };
+        (has_turn && has_connection).then_some(spare)
+    }
+}
+
+/// Those who have a place count twice when they have their connection too; this errs on the side of the others.
+fn has_connection(origin: &HttpOrigin, most: usize, others: usize) -> bool {
+    origin.servers().iter().any(|server| {
+        let free = most.saturating_sub(server.in_flight());
+        server.waiting() == 0 && free > most / LEFT_DIVISOR + others
+    })
+}
