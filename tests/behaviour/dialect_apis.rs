@@ -154,6 +154,7 @@ fn what_fastlys_calls_refuse() {
         (post("/purge/blog.example/a", "shop"), 400),
         (post("/purge/nowhere.example/a", "master"), 400),
         (post("/purge/shop.example/%20%", "shop").with("Fastly-Soft-Purge", "maybe"), 400),
+        (post("/service/S1/purge/%FF", "shop"), 400),
         (post("/service/S1/purge", "shop"), 400),
         (post("/service/S1/purge", "shop").body("{"), 400),
         (post("/service/S1/purge", "shop").body("{\"keys\":[\"k\"]}"), 400),

@@ -293,6 +293,7 @@ fn what_can_not_be_expressed_is_refused_and_nothing_goes() {
         ("PURGEKEYS", "/", &[("xkey-purge", &"t".repeat(2000))]),
         ("PURGETAGS", "/", &[]),
         ("PURGETAGS", "/", &[("X-Cache-Tags", ",,")]),
+        ("PURGETAGS", "/", &[("X-Cache-Tags", ".*")]),
         ("REFRESH", "/a", &[]),
         ("GET", "/purge/a*", &[]),
     ] {
@@ -308,6 +309,13 @@ fn what_can_not_be_expressed_is_refused_and_nothing_goes() {
             );
         }
     }
+    // Every host with every URL.
+    let list =
+        |name: &str, count: usize| (0..count).map(|n| format!("{name}{n}")).collect::<Vec<_>>().join("|");
+    let ban = request("BAN", "/")
+        .host("shop.example")
+        .with("X-Host", format!("^({})$", "shop.example|".repeat(500) + "shop.example"));
+    ban.with("X-Url", format!("^({})$", list("/a", 500))).to(&node).assert_status(413);
     assert!(is_hit(&node, 1));
     assert_eq!(node.admin_get("/v1/purges").json()["items"], json!([]));
 }

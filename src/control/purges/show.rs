@@ -59,11 +59,10 @@ pub(in crate::control) fn selector(selector: &Selector, is_of_site: bool) -> Str
 }
 
 fn text(selector: &Selector) -> String {
+    let every = |host: &str| if host.is_empty() { "*".to_owned() } else { host.to_owned() };
     match selector {
-        Selector::Url { host, path, query: Some(query) } => format!("{host}{path}?{query}"),
-        Selector::Url { host, path, query: None } | Selector::Prefix { host, path } => {
-            format!("{host}{path}")
-        }
+        Selector::Url { host, path, query: Some(query) } => format!("{}{path}?{query}", every(host)),
+        Selector::Url { host, path, query: None } | Selector::Prefix { host, path } => every(host) + path,
         Selector::Tag(text) | Selector::Host(text) => text.to_string(),
         Selector::All => String::new(),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::super::Control;
 use super::super::super::problem::Problem;
-use super::{Order, Reach, Wanted, bad};
+use super::{Order, Reach, Wanted, bad, unreadable};
 use crate::net::ConnInfo;
 use crate::purge::{Selector, Source};
 
@@ -63,10 +64,11 @@ struct Purging {
 pub(super) async fn purge_cache(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
-    Path(zone): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, Failure> {
+    let Path(zone) = path.map_err(unreadable)?;
     let purger = control.purger(&headers, &conn)?;
     let edge = &control.parts.edge;
     let reach = Reach::of(edge, &purger).named(&zone, |purge| &purge.cloudflare_zone);

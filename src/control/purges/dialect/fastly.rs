@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, Uri};
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::super::Control;
 use super::super::super::problem::Problem;
-use super::{Order, Purger, Reach, Wanted, bad, is_soft};
+use super::{Order, Purger, Reach, Wanted, bad, is_soft, unreadable};
 use crate::net::ConnInfo;
 use crate::purge::{Purge, Selector, Source};
 
@@ -57,7 +58,8 @@ pub(super) async fn url(
 }
 
 /// `POST /service/{id}/purge/{key}`
-pub(super) async fn key(asked: Asked, Path((service, key)): Path<(String, String)>) -> Answer {
+pub(super) async fn key(asked: Asked, path: Result<Path<(String, String)>, PathRejection>) -> Answer {
+    let Path((service, key)) = path.map_err(unreadable)?;
     let (purger, reach) = asked.service(&service)?;
     let mut wanted = Wanted::default();
     wanted.add_tags("key", std::iter::once(Some(&*key)));
@@ -72,7 +74,8 @@ struct Keys {
 }
 
 /// `POST /service/{id}/purge`: keys in the body, or in a field.
-pub(super) async fn keys(asked: Asked, Path(service): Path<String>, body: Body) -> Answer {
+pub(super) async fn keys(asked: Asked, path: Result<Path<String>, PathRejection>, body: Body) -> Answer {
+    let Path(service) = path.map_err(unreadable)?;
     let (purger, reach) = asked.service(&service)?;
     let (State(control), _, headers) = asked;
     let body = super::super::read_body(&headers, body, super::super::MAX_BODY_BYTES).await?;
@@ -95,7 +98,8 @@ pub(super) async fn keys(asked: Asked, Path(service): Path<String>, body: Body) 
 }
 
 /// `POST /service/{id}/purge_all`
-pub(super) async fn all(asked: Asked, Path(service): Path<String>) -> Answer {
+pub(super) async fn all(asked: Asked, path: Result<Path<String>, PathRejection>) -> Answer {
+    let Path(service) = path.map_err(unreadable)?;
     let (purger, reach) = asked.service(&service)?;
     let (State(control), _, headers) = asked;
     let wanted = Wanted { free: vec![Selector::All], ..Wanted::default() };

@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::routing::post;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -256,6 +257,12 @@ fn is_soft(headers: &HeaderMap) -> Result<bool, Problem> {
         Some(b"1") => Ok(true),
         Some(_) => Err(bad("Fastly-Soft-Purge is 1 or 0; nothing was purged")),
     }
+}
+
+/// What is percent-encoded in a path and no UTF-8.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unreadable(path: PathRejection) -> Problem {
+    bad(format!("{}; nothing was purged", path.body_text()))
 }
 
 fn bad(detail: impl Into<String>) -> Problem {

@@ -1,8 +1,9 @@
 //! Fields by which Varnish's clients say what is to go: tags, or expressions for tags, hosts and URLs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::super::super::problem::Problem;
 use super::super::order;
@@ -125,6 +126,9 @@ fn list(headers: &HeaderMap, name: &HeaderName, separator: Separator) -> Result<
     if tags.is_empty() {
         return Err(bad(format!("{name} names no tag; nothing was purged")));
     }
+    if let Some(tag) = tags.iter().find(|tag| pattern::is_everything(tag)) {
+        return Err(bad(format!("{name} has names of tags, and {tag} is an expression; nothing was purged")));
+    }
     all_of(name.as_str(), tags.into_iter())
 }
 
@@ -168,14 +172,13 @@ fn check_types(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Whether an expression names each host that the sites have; of names with wildcards that can't be said.
 fn is_all_hosts(edge: &Edge, reach: &Reach, pattern: &str) -> bool {
-    match pattern::hosts(pattern) {
-        Ok(Matched::Everything) => true,
-        Ok(Matched::These(names)) => reach.sites.iter().flat_map(|site| &site.hosts).all(|host| {
-            !host.contains('*')
-                && named(edge, reach, &names).is_ok_and(|list| list.iter().any(|(_, name)| name == host))
-        }),
-        Err(_) => false,
-    }
+    let named = match pattern::hosts(pattern) {
+        Ok(Matched::Everything) => return true,
+        Ok(Matched::These(names)) => named(edge, reach, &names).unwrap_or_default(),
+        Err(_) => return false,
+    };
+    let named: HashSet<&str> = named.iter().map(|(_, host)| host.as_str()).collect();
+    reach.sites.iter().flat_map(|site| &site.hosts).all(|host| named.contains(host.as_str()))
 }
 
 /// Hosts and URLs.
@@ -189,6 +192,7 @@ fn banned(edge: &Edge, reach: &Reach, headers: &HeaderMap) -> Result<Wanted, Pro
     match (hosts, targets) {
         (Matched::Everything, Matched::Everything) => return Ok(everything()),
         (Matched::Everything, Matched::These(targets)) => {
+            check_entries(reach.sites.len(), targets.len())?;
             for site in &reach.sites {
                 for target in &targets {
                     wanted.bind((site, on_every_host(edge, site, target)?));
@@ -202,7 +206,9 @@ fn banned(edge: &Edge, reach: &Reach, headers: &HeaderMap) -> Result<Wanted, Pro
             }
         }
         (Matched::These(names), Matched::These(targets)) => {
-            for (site, host) in named(edge, reach, &names)? {
+            let hosts = named(edge, reach, &names)?;
+            check_entries(hosts.len(), targets.len())?;
+            for (site, host) in hosts {
                 for target in &targets {
                     wanted.bind((&site, on_host(edge, &host, target)?));
                 }
@@ -210,6 +216,19 @@ fn banned(edge: &Edge, reach: &Reach, headers: &HeaderMap) -> Result<Wanted, Pro
         }
     }
     Ok(wanted)
+}
+
+/// Every host with every URL.
+fn check_entries(hosts: usize, targets: usize) -> Result<(), Problem> {
+    let entries = hosts.saturating_mul(targets);
+    if entries <= order::MAX_ENTRIES {
+        return Ok(());
+    }
+    let detail = format!(
+        "{hosts} hosts with {targets} URLs each are {entries} entries, and {} may be",
+        order::MAX_ENTRIES
+    );
+    Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail))
 }
 
 /// Hosts by their names, and those of the sites' own that contain a name which is not anchored.
