@@ -17,10 +17,11 @@ use super::evict::Eviction;
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind};
 use super::health::{Fault, Mode};
 use super::index::Found;
+use super::inline::{Inline, Owner};
 use super::meta::{EncodingMeta, Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
 use super::{Tier, format::Bad};
-use crate::object::{Body, Encoded, Growing, Lost, Object, Part, Place, Sum};
+use crate::object::{Body, Growing, Lost, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
 use crate::store::warm::logged_bytes;
@@ -370,51 +371,5 @@ impl Writer {
     /// The segment that is written to.
     pub(super) fn active_id(&self) -> Option<u32> {
         self.active.as_ref().map(|active| active.segment.id)
-    }
-}
-
-/// Bodies that a frame carries itself.
-#[derive(Default)]
-struct Inline {
-    pieces: Vec<Bytes>,
-    length: u32,
-    owners: Vec<(Owner, Place)>,
-}
-
-/// Whose body a frame carries.
-enum Owner {
-    Object(Arc<Object>),
-    Encoded(Arc<Encoded>),
-}
-
-impl Owner {
-    fn inline(&self) -> Option<(u32, Place)> {
-        match self {
-            Self::Object(object) => object.inline(),
-            Self::Encoded(encoded) => encoded.inline(),
-        }
-    }
-
-    fn set_inline(&self, segment: u32, place: Place) {
-        match self {
-            Self::Object(object) => object.set_inline(segment, place),
-            Self::Encoded(encoded) => encoded.set_inline(segment, place),
-        }
-    }
-}
-
-impl Inline {
-    /// Adds a body; gives its place from the begin of the frame's body.
-    fn add(&mut self, chunks: &[Bytes]) -> Place {
-        let mut hasher = blake3::Hasher::new();
-        let offset = self.length;
-        for chunk in chunks {
-            hasher.update(chunk);
-            self.length += chunk.len() as u32;
-            self.pieces.push(chunk.clone());
-        }
-        let mut sum = Sum::default();
-        sum.0.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Place { offset, length: self.length - offset, sum }
     }
 }

@@ -24,6 +24,7 @@ mod files;
 mod format;
 mod health;
 mod index;
+mod inline;
 mod io;
 mod limits;
 mod log;
