@@ -241,6 +241,7 @@ pub(super) struct Compress {
     pub(super) types: Vec<String>,
     pub(super) min_size: Size,
     pub(super) max_size: Size,
+    pub(super) dictionaries: bool,
 }
 
 /// `cache`, `compress`, `headers` and `access` are merged with the site's before this is read.

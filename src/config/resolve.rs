@@ -283,6 +283,7 @@ fn compress(raw: &raw::Compress) -> Arc<Compress> {
         types: raw.types.clone(),
         min_bytes: raw.min_size.of(0),
         max_bytes: raw.max_size.of(0),
+        dictionaries: raw.dictionaries,
     })
 }
 

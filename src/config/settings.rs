@@ -55,7 +55,7 @@ const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Setting 
     Setting { name, kind, default: Default::Absent, support: Support::Yes, doc }
 }
 
-pub(super) const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
+const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
     Setting { name, kind, default: Default::Absent, support: Support::NotYet, doc }
 }
 

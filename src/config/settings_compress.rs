@@ -1,7 +1,7 @@
 //! `site.compress`.
 
 use super::kind::{Format, Kind};
-use super::settings::{Setting, later, setting, size, text};
+use super::settings::{Setting, setting, size, text};
 
 /// Its settings.
 pub(super) const COMPRESS: &[Setting] = &[
@@ -28,5 +28,10 @@ pub(super) const COMPRESS: &[Setting] = &[
         r#""64MiB""#,
         "Larger bodies are left alone; nothing unfolds to more",
     ),
-    later("dictionaries", Kind::Bool, "RFC 9842"),
+    setting(
+        "dictionaries",
+        Kind::Bool,
+        "false",
+        "RFC 9842: bodies are also encoded against older ones that clients have",
+    ),
 ];

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 
 use super::body::{Body, BodyError};
-use crate::encode::{Failure, Transcoder};
+use crate::encode::{Failure, LiveTurn, Transcoder};
 
 /// See the module.
 #[derive(Debug)]
@@ -16,11 +16,12 @@ pub(super) struct Coded {
     transcoder: Result<Transcoder, Failure>,
     has_ended: bool,
     is_done: bool,
+    _turn: Option<LiveTurn>,
 }
 
 impl Coded {
-    pub(super) fn new(body: Body, transcoder: Result<Transcoder, Failure>) -> Self {
-        Self { body, transcoder, has_ended: false, is_done: false }
+    pub(super) fn new(body: Body, transcoder: Result<Transcoder, Failure>, turn: Option<LiveTurn>) -> Self {
+        Self { body, transcoder, has_ended: false, is_done: false, _turn: turn }
     }
 
     pub(super) fn is_done(&self) -> bool {

@@ -37,6 +37,7 @@ impl Fill {
         let object = Arc::new(Object::new(head, Arc::new(body), self.edge.store.gauge()));
         self.edge.store.insert(object.clone(), treatment.max_variants, complete);
         self.edge.encode(treatment, &object);
+        self.edge.keep_dictionary(treatment, &object);
     }
 
     /// What is on disk of the key is brought into memory before it changes: other variants, which one

@@ -1,12 +1,13 @@
 //! Which responses are served in the coding that each client prefers: `site.compress`.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::encode::Limits;
 use crate::object::Head;
+use crate::rules::dictionary::AVAILABLE_DICTIONARY;
 use crate::rules::directives::Directives;
 use crate::rules::encoding::Coding;
-use crate::rules::vary::VaryRule;
+use crate::rules::vary::{self, Vary, VaryRule};
 
 /// Text that compresses by more than this is made to; what claims to is a bomb.
 const MOST_RATIO: u64 = 250;
@@ -22,6 +23,8 @@ pub struct Compress {
     pub min_bytes: u64,
     /// Larger bodies are left alone, and nothing unfolds to more.
     pub max_bytes: u64,
+    /// Whether clients get bodies encoded against a dictionary that they have (RFC 9842).
+    pub dictionaries: bool,
 }
 
 impl Compress {
@@ -56,6 +59,18 @@ impl Compress {
         })
     }
 
+    /// Whether an encoding that is there is to be served.
+    #[inline]
+    pub(super) fn serves(&self, coding: Coding) -> bool {
+        coding == Coding::Identity || self.codings.contains(&coding)
+    }
+
+    /// The codings of deltas that are made, the first first.
+    pub(super) fn deltas(&self) -> impl Iterator<Item = Coding> {
+        let codings = self.codings.iter().filter(|_| self.dictionaries);
+        codings.filter_map(|coding| coding.against_dictionary())
+    }
+
     /// What a body may unfold to.
     pub(super) fn limits(&self) -> Limits {
         Limits { bytes: self.max_bytes, ratio: MOST_RATIO }
@@ -69,11 +84,23 @@ impl Compress {
     }
 }
 
-/// What selects among variants when clients choose the coding: not Accept-Encoding, which selects among a variant's
-/// encodings.
+/// What selects among variants when clients choose the coding: not Accept-Encoding and Available-Dictionary, which select
+/// among a variant's encodings.
 pub(super) fn without_encoding(rule: &VaryRule) -> VaryRule {
-    let others = rule.names().iter().filter(|name| *name != header::ACCEPT_ENCODING);
+    let is_other = |name: &&HeaderName| **name != header::ACCEPT_ENCODING && **name != AVAILABLE_DICTIONARY;
+    let others = rule.names().iter().filter(is_other);
     VaryRule::new(others.cloned().collect())
+}
+
+/// Says that the answer may be another one for who has a dictionary (RFC 9842 §2.2).
+pub(super) fn vary_by_dictionary(headers: &mut HeaderMap) {
+    let is_silent = matches!(
+        vary::parse(headers),
+        Vary::Fields(rule) if !rule.names().contains(&AVAILABLE_DICTIONARY)
+    );
+    if is_silent {
+        headers.append(header::VARY, HeaderValue::from_static("Available-Dictionary"));
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +113,7 @@ mod tests {
             types: vec!["text/css".into(), "font/*".into()],
             min_bytes: 512,
             max_bytes: 1000,
+            dictionaries: true,
         }
     }
 

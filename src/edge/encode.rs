@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Edge;
 use super::config::Treatment;
-use crate::encode::{Event, Level, Outcome, Place, Work};
+use crate::encode::{Dictionary, Event, Level, Outcome, Place, Work};
 use crate::object::{Encodings, Made, Object, Reader};
 use crate::rules::encoding::Coding;
 use crate::store::{BodyId, Deposit, NewEncoding, NoRoom};
@@ -24,16 +24,19 @@ const SMALL_BYTES: u64 = 64 * 1024;
 const HOT_MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// What saves less than this is not kept.
 const LEAST_SAVING_PERCENT: u64 = 5;
+/// What the store is given at a time.
+const DEPOSIT_BYTES: usize = 64 * 1024;
 /// All encodings of one body.
 const JOB_TIMEOUT: Duration = Duration::from_secs(900);
 /// After a failure, nobody tries again for so long.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-struct Job {
-    edge: Arc<Edge>,
-    treatment: Arc<Treatment>,
-    id: BodyId,
-    _place: Place,
+/// What makes encodings of one body.
+pub(super) struct Job {
+    pub(super) edge: Arc<Edge>,
+    pub(super) treatment: Arc<Treatment>,
+    pub(super) id: BodyId,
+    pub(super) _place: Place,
 }
 
 impl Edge {
@@ -101,7 +104,7 @@ impl Job {
     }
 
     /// The object that has the body now.
-    async fn object(&self) -> Option<Arc<Object>> {
+    pub(super) async fn object(&self) -> Option<Arc<Object>> {
         let entry = self.edge.store.load(self.id.key()).await?;
         entry.variants().iter().find(|object| self.id.names(&object.head)).cloned()
     }
@@ -118,7 +121,7 @@ impl Job {
                 wanted(&self.treatment, &object, encodings).find(|(coding, _)| !tried.contains(coding));
             let Some((coding, level)) = next else { return true };
             tried.push(coding);
-            let outcome = self.make(&object, coding, level).await;
+            let outcome = self.make(&object, (coding, level), None).await;
             self.edge.encoder.metrics().ended(coding, outcome);
             match outcome {
                 Outcome::Kept | Outcome::NotWorth => {}
@@ -127,22 +130,28 @@ impl Job {
         }
     }
 
-    async fn make(&self, object: &Arc<Object>, to: Coding, level: Level) -> Outcome {
+    /// Makes an encoding and adds it to what is stored.
+    pub(super) async fn make(
+        &self,
+        object: &Arc<Object>,
+        (to, level): (Coding, Level),
+        dictionary: Option<&Dictionary>,
+    ) -> Outcome {
         let Some(negotiated) = object.head.negotiated else { return Outcome::Outdated };
         let from = negotiated.coding;
         let length = object.body.len();
-        let before = object.encodings.as_ref().and_then(|encodings| encodings.get(to));
+        let Some(encodings) = &object.encodings else { return Outcome::Outdated };
+        let before = encodings.get(to).filter(|_| dictionary.is_none());
         let at_most = match before {
+            _ if dictionary.is_some() => worth(smallest(object, encodings)),
             // Only a shorter one takes its place.
             Some(before) => before.body.len().saturating_sub(1),
             None if from == Coding::Identity => worth(length),
             None => self.treatment.compress.max_bytes,
         };
         let limits = self.treatment.compress.limits();
-        let Some((feed, events)) = self.edge.encoder.start(Work { from, to, level, length, at_most, limits })
-        else {
-            return Outcome::Failed;
-        };
+        let work = Work { from, to, level, length, at_most, limits, dictionary: dictionary.cloned() };
+        let Some((feed, events)) = self.edge.encoder.start(work) else { return Outcome::Failed };
         let deposit = match self.edge.store.deposit_encoding(object.head.key.hash()) {
             Ok(deposit) => deposit,
             Err(NoRoom::TooLarge | NoRoom::NotAdmitted) => return Outcome::NoRoom,
@@ -152,11 +161,14 @@ impl Job {
         if object.body.parts().iter().any(|part| part.pages().is_damaged()) {
             return Outcome::Failed;
         }
-        let mut new = NewEncoding { coding: to, sum: [0; 4], is_best: level == Level::Best, complete: None };
+        let is_best = level == Level::Best;
+        let against = dictionary.map(|dictionary| dictionary.hash);
+        let mut new = NewEncoding { coding: to, dictionary: against, sum: [0; 4], is_best, complete: None };
         match taken {
             Ok(Some((complete, finished))) => {
                 let is_worth = from == Coding::Identity
                     || to == Coding::Identity
+                    || dictionary.is_some()
                     || finished.length <= worth(finished.content_length);
                 new.sum = finished.sum;
                 new.complete = Some(complete).filter(|_| is_worth);
@@ -176,8 +188,14 @@ fn worth(length: u64) -> u64 {
     length - length.div_ceil(100 / LEAST_SAVING_PERCENT)
 }
 
+/// The length of the shortest that is there: what a delta has to save something of.
+fn smallest(object: &Object, encodings: &Encodings) -> u64 {
+    let made = encodings.plain().map(|encoded| encoded.body.len());
+    made.fold(object.body.len(), u64::min)
+}
+
 /// Hands the body to the encoder.
-async fn give(object: &Object, feed: mpsc::Sender<Option<Bytes>>) {
+pub(super) async fn give(object: &Object, feed: mpsc::Sender<Option<Bytes>>) {
     let mut reader = Reader::new(object.body.clone(), 0..object.body.len());
     loop {
         let piece = match std::future::poll_fn(|cx| reader.poll_next(cx)).await {
@@ -200,8 +218,11 @@ async fn take(
 ) -> Result<Option<(crate::store::Complete, crate::encode::Finished)>, Outcome> {
     loop {
         match events.recv().await {
-            Some(Event::Piece(piece)) => {
-                deposit.push(&piece).await.ok_or(Outcome::NoRoom)?;
+            Some(Event::Piece(mut piece)) => {
+                while !piece.is_empty() {
+                    let next = piece.split_to(piece.len().min(DEPOSIT_BYTES));
+                    deposit.push(&next).await.ok_or(Outcome::NoRoom)?;
+                }
             }
             Some(Event::Finished(finished)) => {
                 let complete = deposit.complete().await.ok_or(Outcome::NoRoom)?;

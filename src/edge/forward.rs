@@ -17,6 +17,7 @@ use crate::net::{RequestBody, RequestBodyError};
 use crate::object::Object;
 use crate::origin::{OriginBody, OriginError, OutBody, no_body};
 use crate::rules::cache_status::CacheStatus;
+use crate::rules::dictionary::{AVAILABLE_DICTIONARY, DICTIONARY_ID};
 use crate::rules::encoding::Coding;
 use crate::rules::{encoding, etag, hop};
 
@@ -53,6 +54,10 @@ impl Edge {
         headers.remove(header::EXPECT);
         if let Purpose::Fill(base) = purpose {
             remove_all(&mut headers, &CONDITIONS);
+            if admitted.treatment.compress.dictionaries {
+                // Between the client and us.
+                remove_all(&mut headers, &[AVAILABLE_DICTIONARY, DICTIONARY_ID]);
+            }
             match encoding::normalize(client_headers) {
                 Some(codings) => headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings)),
                 None => headers.remove(header::ACCEPT_ENCODING),

@@ -30,6 +30,7 @@ mod complete;
 mod compress;
 pub mod config;
 mod debug;
+mod delta;
 mod encode;
 mod explain;
 mod fill;

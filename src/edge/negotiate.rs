@@ -4,67 +4,131 @@
 //! sent, the body is decoded or encoded on its way, once for this client: then its length is not known, its entity tag is
 //! weak, and ranges of it are not served. Where the client accepts nothing at all, it gets what is stored.
 //!
+//! Who comes before the encodings of something large has it encoded on its way too, at a level that takes next to no
+//! time, as long as few others do: by any link that is slower than a machine room's, its last byte comes much earlier
+//! (`benches/README.md`).
+//!
 //! A strong entity tag names bytes: each encoding has one of its own. Where the origin gives none, nothing tells the bytes
 //! of two encodings apart, so that ranges are never served by a date.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::compress::Compress;
+use super::respond::content_length;
+use crate::encode::LiveTurn;
 use crate::object::{Body, Encoded, Encodings, Head, Made, Object};
+use crate::rules::dictionary;
 use crate::rules::encoding::{self, Accepted, Coding};
 use crate::rules::etag;
 
 /// Of equals, what is quickest to be made while a client waits.
 const LIVE: [Coding; 4] = [Coding::Identity, Coding::Zstd, Coding::Gzip, Coding::Br];
+/// What is smaller is with the client in one round trip anyhow: ten segments (RFC 6928).
+const LIVE_BYTES: u64 = 16 * 1024;
 /// Digests of a body's bytes, or of what they stand for in their coding.
 const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
 
 /// What a client gets of a response.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Chosen<'a> {
     /// What is stored, or comes.
     AsItIs,
     /// An encoding at rest.
     Made(&'a Arc<Encoded>),
-    /// What is made on its way.
-    Live { from: Coding, to: Coding },
+    /// What is made on its way; with a turn, as a favour.
+    Live { from: Coding, to: Coding, turn: Option<LiveTurn> },
 }
 
 /// Of a stored response.
 #[inline]
-pub(super) fn choose<'a>(object: &'a Object, request: &HeaderMap) -> Chosen<'a> {
+pub(super) fn choose<'a>(object: &'a Object, request: &HeaderMap, compress: &Compress) -> Chosen<'a> {
     match &object.encodings {
         None => Chosen::AsItIs,
-        Some(encodings) => among(&object.head, object.body.len(), Some(encodings), request),
+        Some(encodings) => among(object, encodings, request, compress),
     }
 }
 
 /// The bytes that it is made of.
-pub(super) fn body_of<'a>(object: &'a Object, request: &HeaderMap) -> &'a Arc<Body> {
-    match choose(object, request) {
+pub(super) fn body_of<'a>(object: &'a Object, request: &HeaderMap, compress: &Compress) -> &'a Arc<Body> {
+    match choose(object, request, compress) {
         Chosen::Made(encoded) => &encoded.body,
         Chosen::AsItIs | Chosen::Live { .. } => &object.body,
     }
 }
 
 /// Of a response that is still coming.
-pub(super) fn choose_coming(head: &Head, request: &HeaderMap) -> Chosen<'static> {
-    among(head, 0, None, request)
+pub(super) fn choose_coming(head: &Head, request: &HeaderMap, compress: &Compress) -> Chosen<'static> {
+    let Some(negotiated) = head.negotiated else { return Chosen::AsItIs };
+    let accepted = encoding::accepted(request);
+    if accepted.weight(negotiated.coding) > 0 {
+        let favour = Favour { head, length: content_length(&head.headers), encodings: None, compress };
+        return favour.choose(request, accepted);
+    }
+    live(negotiated.coding, None, accepted)
 }
 
-fn among<'a>(head: &Head, length: u64, encodings: Option<&'a Encodings>, request: &HeaderMap) -> Chosen<'a> {
-    let Some(negotiated) = head.negotiated else { return Chosen::AsItIs };
+fn among<'a>(
+    object: &'a Object,
+    encodings: &'a Encodings,
+    request: &HeaderMap,
+    compress: &Compress,
+) -> Chosen<'a> {
+    let Some(negotiated) = object.head.negotiated else { return Chosen::AsItIs };
     let from = negotiated.coding;
     let accepted = encoding::accepted(request);
-    let made = encodings.into_iter().flat_map(Encodings::all);
-    let made = made.map(|encoded| (encoded.coding, encoded.body.len()));
-    match encoding::choose(accepted, std::iter::once((from, length)).chain(made)) {
-        Some(coding) if coding == from => Chosen::AsItIs,
-        Some(coding) => {
-            encodings.and_then(|encodings| encodings.get(coding)).map_or(Chosen::AsItIs, Chosen::Made)
+    let plain = encodings.plain().filter(|encoded| compress.serves(encoded.coding));
+    let dictionary = if compress.dictionaries { dictionary::available(request) } else { None };
+    let deltas = encodings.deltas().filter(|delta| Some(delta.dictionary) == dictionary);
+    let made = plain.chain(deltas.filter_map(|delta| delta.made.kept()));
+    let ready = made.map(|encoded| (encoded.coding, encoded.body.len()));
+    match encoding::choose(accepted, std::iter::once((from, object.body.len())).chain(ready)) {
+        Some(coding) if coding == from => {
+            let length = Some(object.body.len());
+            Favour { head: &object.head, length, encodings: Some(encodings), compress }
+                .choose(request, accepted)
         }
-        None => live(from, encodings, accepted),
+        Some(coding) => {
+            let delta = || encodings.delta(dictionary?, coding)?.kept();
+            encodings.get(coding).or_else(delta).map_or(Chosen::AsItIs, Chosen::Made)
+        }
+        None => live(from, Some(encodings), accepted),
+    }
+}
+
+/// What is encoded on its way though it need not be.
+struct Favour<'a> {
+    head: &'a Head,
+    length: Option<u64>,
+    encodings: Option<&'a Encodings>,
+    compress: &'a Compress,
+}
+
+impl Favour<'_> {
+    fn choose(&self, request: &HeaderMap, accepted: Accepted) -> Chosen<'static> {
+        let Self { head, length, encodings, compress } = self;
+        let is_none = head.negotiated.is_none_or(|negotiated| negotiated.coding != Coding::Identity)
+            || head.status != StatusCode::OK
+            || length.is_some_and(|length| length < LIVE_BYTES)
+            // Ranges are of bytes that are there.
+            || request.contains_key(header::RANGE);
+        if is_none {
+            return Chosen::AsItIs;
+        }
+        // What was made is smaller, or not worth it; what is equal to identity is better.
+        let is_open = |coding: &Coding| {
+            accepted.weight(*coding) > 0
+                && accepted.weight(*coding) >= accepted.identity
+                && compress.serves(*coding)
+                && encodings.is_none_or(|encodings| encodings.made(*coding).is_none())
+        };
+        let to =
+            LIVE[1..].iter().copied().rev().filter(is_open).max_by_key(|coding| accepted.weight(*coding));
+        match to.and_then(|to| Some((to, LiveTurn::take()?))) {
+            Some((to, turn)) => Chosen::Live { from: Coding::Identity, to, turn: Some(turn) },
+            None => Chosen::AsItIs,
+        }
     }
 }
 
@@ -76,7 +140,7 @@ fn live<'a>(from: Coding, encodings: Option<&Encodings>, accepted: Accepted) -> 
             .is_some_and(|made| matches!(made, Made::NotWorth));
     let acceptable = LIVE.into_iter().filter(|coding| accepted.weight(*coding) > 0);
     match acceptable.rev().max_by_key(|coding| accepted.weight(*coding)) {
-        Some(to) if !is_undecodable => Chosen::Live { from, to },
+        Some(to) if !is_undecodable => Chosen::Live { from, to, turn: None },
         _ => Chosen::AsItIs,
     }
 }

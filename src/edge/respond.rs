@@ -14,6 +14,7 @@ use super::CACHE_STATUS;
 use super::admit::Admitted;
 use super::body::{Body, Part};
 use super::coded::Coded;
+use super::compress;
 use super::flight::Flight;
 use super::negotiate::{self, Chosen};
 use super::slices::{SlicedBody, SlicesReader};
@@ -58,11 +59,11 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
     if request.method != Method::GET || fields.has_conditions || fields.has_range {
         return from_object(serving, object);
     }
-    let chosen = negotiate::choose(object, &request.headers);
+    let chosen = negotiate::choose(object, &request.headers, &serving.admitted.treatment.compress);
     let (body, encoded) = match &chosen {
         Chosen::AsItIs => (&object.body, None),
         Chosen::Made(encoded) => (&encoded.body, Some(*encoded)),
-        Chosen::Live { .. } => return from_object(serving, object),
+        Chosen::Live { .. } => return from_chosen(serving, object, chosen),
     };
     let head = &object.head;
     let age_secs = head.freshness.age_secs(serving.now);
@@ -81,8 +82,12 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
 
 /// The answer from a stored response.
 pub(super) fn from_object(serving: &Serving<'_>, object: &Object) -> Response<Body> {
+    let chosen = negotiate::choose(object, &serving.request.headers, &serving.admitted.treatment.compress);
+    from_chosen(serving, object, chosen)
+}
+
+fn from_chosen(serving: &Serving<'_>, object: &Object, chosen: Chosen<'_>) -> Response<Body> {
     let age = HeaderValue::from(object.head.freshness.age_secs(serving.now));
-    let chosen = negotiate::choose(object, &serving.request.headers);
     let body = if let Chosen::Made(encoded) = &chosen { &encoded.body } else { &object.body };
     answer(serving, (&object.head, chosen), &Source::Stored(body), Some(body.len()), Some(age))
 }
@@ -90,7 +95,8 @@ pub(super) fn from_object(serving: &Serving<'_>, object: &Object) -> Response<Bo
 /// The answer from a response that is still coming. Its `Age` is the origin's: a miss adds none.
 pub(super) fn from_flight(serving: &Serving<'_>, head: &Head, flight: &Arc<Flight>) -> Response<Body> {
     let length = content_length(&head.headers);
-    let chosen = negotiate::choose_coming(head, &serving.request.headers);
+    let chosen =
+        negotiate::choose_coming(head, &serving.request.headers, &serving.admitted.treatment.compress);
     answer(serving, (head, chosen), &Source::Flight(flight), length, head.origin_age.clone())
 }
 
@@ -151,7 +157,7 @@ fn answer(
     let selected = select(serving, head, (&headers, &chosen), length);
     finish_head(&mut headers, serving, head, age);
     let (status, body) = match selected {
-        Selected::Whole => (head.status, coded(serving, whole(serving, source, length), &chosen)),
+        Selected::Whole => (head.status, coded(serving, whole(serving, source, length), chosen)),
         Selected::One(range) => {
             headers.insert(header::CONTENT_RANGE, range::content_range(&range, length.unwrap_or(0)));
             headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
@@ -234,6 +240,9 @@ fn finish_head(headers: &mut HeaderMap, serving: &Serving<'_>, head: &Head, age:
             headers.remove(name);
         }
     }
+    if head.negotiated.is_some() && serving.admitted.treatment.compress.dictionaries {
+        compress::vary_by_dictionary(headers);
+    }
     match age {
         Some(age) => headers.insert(header::AGE, age),
         None => headers.remove(header::AGE),
@@ -277,13 +286,13 @@ fn whole(serving: &Serving<'_>, source: &Source<'_>, length: Option<u64>) -> Bod
 }
 
 /// The whole in another coding, for a client that can't wait for one at rest.
-fn coded(serving: &Serving<'_>, body: Body, chosen: &Chosen<'_>) -> Body {
-    let Chosen::Live { from, to } = *chosen else { return body };
+fn coded(serving: &Serving<'_>, body: Body, chosen: Chosen<'_>) -> Body {
+    let Chosen::Live { from, to, turn } = chosen else { return body };
     if serving.request.method == Method::HEAD {
         return body;
     }
     let limits = serving.admitted.treatment.compress.limits();
-    Body::coded(Coded::new(body, Transcoder::new(from, to, Level::Fast, None, limits)))
+    Body::coded(Coded::new(body, Transcoder::new(from, to, Level::Fast, None, limits), turn))
 }
 
 fn part(source: &Source<'_>, range: Range<u64>) -> Body {

@@ -72,6 +72,8 @@ impl Decoder {
                 Kind::Zstd(Box::new(decoder))
             }
             Coding::Gzip => Kind::Gzip(Box::new(Decompress::new_gzip(GZIP_WINDOW_BITS))),
+            // What is encoded against dictionaries is never decoded here.
+            Coding::Dcb | Coding::Dcz => return Err(io::ErrorKind::Unsupported.into()),
         };
         Ok(Some(Self { kind, limits, taken: 0, given: 0, is_at_end: false }))
     }

@@ -9,6 +9,7 @@ use flate2::write::GzEncoder;
 use zstd::stream::raw::CParameter;
 use zstd::stream::write::Encoder as ZstdEncoder;
 
+use super::dictionary::{Dcb, Dictionary};
 use crate::rules::encoding::Coding;
 
 /// How much time is taken for how many bytes.
@@ -28,13 +29,15 @@ const BROTLI_WINDOW_BITS: u32 = 22;
 const BROTLI_MIN_WINDOW_BITS: u32 = 16;
 const BROTLI_BUFFER_BYTES: usize = 64 * 1024;
 
+const NO_DICTIONARY: io::ErrorKind = io::ErrorKind::InvalidInput;
+
 /// By coding and level; `benches/encodings` has what each costs and brings.
 fn quality(coding: Coding, level: Level) -> u32 {
     let [fast, high, best] = match coding {
         Coding::Identity => [0; 3],
-        Coding::Br => [4, 9, 11],
-        Coding::Zstd => [1, 12, 19],
-        Coding::Gzip => [3, 7, 9],
+        Coding::Br | Coding::Dcb => [1, 9, 11],
+        Coding::Zstd | Coding::Dcz => [1, 12, 19],
+        Coding::Gzip => [1, 7, 9],
     };
     match level {
         Level::Fast => fast,
@@ -47,14 +50,21 @@ enum Kind {
     Br(Box<CompressorWriter<Vec<u8>>>),
     Zstd(ZstdEncoder<'static, Vec<u8>>),
     Gzip(GzEncoder<Vec<u8>>),
+    Dcb(Dcb),
 }
 
 /// See the module.
 pub(super) struct Encoder(Kind);
 
 impl Encoder {
-    /// An encoder of `length` bytes, as far as that is known; `None`: for no coding at all.
-    pub(super) fn new(coding: Coding, level: Level, length: Option<u64>) -> io::Result<Option<Self>> {
+    /// An encoder of `length` bytes, as far as that is known, against a dictionary where the coding needs one; `None`: for
+    /// no coding at all.
+    pub(super) fn new(
+        coding: Coding,
+        level: Level,
+        length: Option<u64>,
+        dictionary: Option<&Dictionary>,
+    ) -> io::Result<Option<Self>> {
         let quality = quality(coding, level);
         Ok(Some(Self(match coding {
             Coding::Identity => return Ok(None),
@@ -79,6 +89,14 @@ impl Encoder {
                 Kind::Zstd(encoder)
             }
             Coding::Gzip => Kind::Gzip(GzEncoder::new(Vec::new(), Compression::new(quality))),
+            Coding::Dcb => Kind::Dcb(Dcb::new(dictionary.ok_or(NO_DICTIONARY)?.clone(), quality)),
+            Coding::Dcz => {
+                let dictionary = dictionary.ok_or(NO_DICTIONARY)?;
+                let header = dictionary.dcz_header();
+                let mut encoder = ZstdEncoder::with_dictionary(header, quality as i32, &dictionary.bytes)?;
+                encoder.set_pledged_src_size(length)?;
+                Kind::Zstd(encoder)
+            }
         })))
     }
 
@@ -87,6 +105,10 @@ impl Encoder {
             Kind::Br(encoder) => encoder.write_all(data),
             Kind::Zstd(encoder) => encoder.write_all(data),
             Kind::Gzip(encoder) => encoder.write_all(data),
+            Kind::Dcb(encoder) => {
+                encoder.write(data);
+                Ok(())
+            }
         }
     }
 
@@ -96,6 +118,8 @@ impl Encoder {
             Kind::Br(encoder) => encoder.flush(),
             Kind::Zstd(encoder) => encoder.flush(),
             Kind::Gzip(encoder) => encoder.flush(),
+            // Never while a client waits.
+            Kind::Dcb(_) => Ok(()),
         }
     }
 
@@ -105,16 +129,18 @@ impl Encoder {
             Kind::Br(encoder) => encoder.get_ref().len(),
             Kind::Zstd(encoder) => encoder.get_ref().len(),
             Kind::Gzip(encoder) => encoder.get_ref().len(),
+            Kind::Dcb(_) => 0,
         }
     }
 
     /// What has come out so far.
     pub(super) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(match &mut self.0 {
-            Kind::Br(encoder) => encoder.get_mut(),
-            Kind::Zstd(encoder) => encoder.get_mut(),
-            Kind::Gzip(encoder) => encoder.get_mut(),
-        })
+        match &mut self.0 {
+            Kind::Br(encoder) => std::mem::take(encoder.get_mut()),
+            Kind::Zstd(encoder) => std::mem::take(encoder.get_mut()),
+            Kind::Gzip(encoder) => std::mem::take(encoder.get_mut()),
+            Kind::Dcb(_) => Vec::new(),
+        }
     }
 
     /// The rest.
@@ -123,6 +149,7 @@ impl Encoder {
             Kind::Br(encoder) => Ok(encoder.into_inner()),
             Kind::Zstd(encoder) => encoder.finish(),
             Kind::Gzip(encoder) => encoder.finish(),
+            Kind::Dcb(encoder) => encoder.finish(),
         }
     }
 }

@@ -8,13 +8,17 @@
 //! Not here: what is encoded, for whom, and where it is kept (`edge`, `store`).
 
 mod decoder;
+mod dictionary;
 mod encoder;
 mod metrics;
 mod pool;
 mod transcoder;
+mod turn;
 
 pub use decoder::Limits;
+pub use dictionary::Dictionary;
 pub use encoder::Level;
 pub use metrics::{EncodeMetrics, Outcome};
 pub use pool::{Event, Finished, Place, Pool, Work};
 pub use transcoder::{Failure, Transcoder};
+pub use turn::LiveTurn;

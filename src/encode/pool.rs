@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::decoder::Limits;
+use super::dictionary::Dictionary;
 use super::encoder::Level;
 use super::metrics::EncodeMetrics;
 use super::transcoder::{Failure, Transcoder};
@@ -25,7 +26,7 @@ const PIECES: usize = 4;
 const NICE: i32 = 19;
 
 /// What is to be made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Work {
     /// What comes in.
     pub from: Coding,
@@ -39,6 +40,8 @@ pub struct Work {
     pub at_most: u64,
     /// For decoding.
     pub limits: Limits,
+    /// What it is encoded against, where `to` needs it.
+    pub dictionary: Option<Dictionary>,
 }
 
 /// What comes of it.
@@ -191,7 +194,9 @@ fn encode(
     input: &mut Input,
     output: &mpsc::Sender<Event>,
 ) -> Result<Option<Finished>, Option<Failure>> {
-    let mut transcoder = Transcoder::new(work.from, work.to, work.level, Some(work.length), work.limits)?;
+    let (from, to, length) = (work.from, work.to, Some(work.length));
+    let mut transcoder =
+        Transcoder::against(work.dictionary.as_ref(), from, to, work.level, length, work.limits)?;
     let mut hasher = blake3::Hasher::new();
     let (mut length, mut is_over) = (0, false);
     loop {
@@ -238,6 +243,7 @@ mod tests {
         length: 3,
         at_most: 1000,
         limits: Limits { bytes: 1000, ratio: 10 },
+        dictionary: None,
     };
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::{Buf as _, Bytes};
 
 use super::decoder::{Decoder, Limits};
+use super::dictionary::Dictionary;
 use super::encoder::{Encoder, Level};
 use crate::rules::encoding::Coding;
 
@@ -64,10 +65,22 @@ impl Transcoder {
         length: Option<u64>,
         limits: Limits,
     ) -> Result<Self, Failure> {
+        Self::against(None, from, to, level, length, limits)
+    }
+
+    /// The same, against a dictionary where `to` needs one.
+    pub fn against(
+        dictionary: Option<&Dictionary>,
+        from: Coding,
+        to: Coding,
+        level: Level,
+        length: Option<u64>,
+        limits: Limits,
+    ) -> Result<Self, Failure> {
         let length = length.filter(|_| from == Coding::Identity);
         Ok(Self {
             decoder: Decoder::new(from, limits).map_err(|_| Failure::Malformed)?,
-            encoder: Encoder::new(to, level, length).map_err(|_| Failure::Encoder)?,
+            encoder: Encoder::new(to, level, length, dictionary).map_err(|_| Failure::Encoder)?,
             input: Bytes::new(),
             state: State::Open,
             // What somebody waits for comes out as it goes in.

@@ -5,12 +5,15 @@
 //! and no comparison of versions has to say so. What differs in the head (coding, length, entity tag) is put into a copy
 //! of the object's head when it is served.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
+};
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{Body, Charge, Head, Place};
+use crate::rules::dictionary::DictionaryHash;
 use crate::rules::encoding::Coding;
 use crate::rules::vary::{self, Vary};
 
@@ -75,12 +78,36 @@ pub enum Made {
     NotWorth,
 }
 
+impl Made {
+    /// The encoding, where there is one.
+    pub fn kept(&self) -> Option<&Arc<Encoded>> {
+        match self {
+            Self::Kept(encoded) => Some(encoded),
+            Self::NotWorth => None,
+        }
+    }
+}
+
 /// A coding's place. The second word, of the highest level, takes the place of the first; both are said once, so
 /// that a hit takes what is there without a lock.
 #[derive(Debug, Default)]
 struct Slot {
     first: OnceLock<Made>,
     best: OnceLock<Made>,
+}
+
+/// Deltas kept of a body: two codings for each of four dictionaries.
+const DELTAS: usize = 8;
+
+/// A body encoded against a dictionary, or word that this would save next to nothing.
+#[derive(Debug)]
+pub struct Delta {
+    /// The dictionary.
+    pub dictionary: DictionaryHash,
+    /// `dcb` or `dcz`.
+    pub coding: Coding,
+    /// What became of it.
+    pub made: Made,
 }
 
 /// Seconds of being asked for more than once that make it very hot.
@@ -93,7 +120,11 @@ const SETTLED: u8 = 2;
 /// See the module.
 #[derive(Debug)]
 pub struct Encodings {
-    slots: [Slot; Coding::ALL.len()],
+    slots: [Slot; Coding::PLAIN.len()],
+    /// Against dictionaries: the first come, each said once.
+    deltas: OnceLock<Box<[OnceLock<Delta>; DELTAS]>>,
+    /// Whether somebody makes a delta.
+    is_at_delta: AtomicBool,
     /// Whether somebody makes what is missing, or nothing is.
     state: AtomicU8,
     /// How much it is asked for: see [`Encodings::warm`].
@@ -102,7 +133,14 @@ pub struct Encodings {
 
 impl Default for Encodings {
     fn default() -> Self {
-        Self { slots: Default::default(), state: AtomicU8::new(IDLE), heat: AtomicU8::new(0) }
+        let (deltas, is_at_delta) = (OnceLock::new(), AtomicBool::new(false));
+        Self {
+            slots: Default::default(),
+            deltas,
+            is_at_delta,
+            state: AtomicU8::new(IDLE),
+            heat: AtomicU8::new(0),
+        }
     }
 }
 
@@ -110,36 +148,78 @@ impl Encodings {
     /// What is known of a coding.
     #[inline]
     pub fn made(&self, coding: Coding) -> Option<&Made> {
-        let slot = &self.slots[coding as usize];
+        let slot = self.slots.get(coding as usize)?;
         slot.best.get().or_else(|| slot.first.get())
     }
 
     /// An encoding that is there.
     #[inline]
     pub fn get(&self, coding: Coding) -> Option<&Arc<Encoded>> {
-        match self.made(coding)? {
-            Made::Kept(encoded) => Some(encoded),
-            Made::NotWorth => None,
-        }
+        self.made(coding)?.kept()
+    }
+
+    /// All that are there and need no dictionary.
+    pub fn plain(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        Coding::PLAIN.into_iter().filter_map(|coding| self.get(coding))
     }
 
     /// All that are there.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Encoded>> {
-        Coding::ALL.into_iter().filter_map(|coding| self.get(coding))
+        self.plain().chain(self.deltas().filter_map(|delta| delta.made.kept()))
+    }
+
+    /// What is known of deltas.
+    pub fn deltas(&self) -> impl Iterator<Item = &Delta> {
+        self.deltas.get().into_iter().flat_map(|places| places.iter().filter_map(OnceLock::get))
+    }
+
+    /// What is known of a delta.
+    pub fn delta(&self, dictionary: DictionaryHash, coding: Coding) -> Option<&Made> {
+        let mut deltas = self.deltas();
+        let found = deltas.find(|delta| (delta.dictionary, delta.coding) == (dictionary, coding))?;
+        Some(&found.made)
+    }
+
+    /// Whether one more delta may be kept.
+    pub fn has_room(&self) -> bool {
+        self.deltas().count() < DELTAS
+    }
+
+    /// Adds a delta, or word of it; false when that was said before, or there is no place. Only the store calls it, with the
+    /// key locked.
+    pub fn add_delta(&self, delta: Delta) -> bool {
+        if self.delta(delta.dictionary, delta.coding).is_some() {
+            return false;
+        }
+        let mut delta = Some(delta);
+        for place in self.deltas.get_or_init(Box::default).iter() {
+            if let Some(said) = delta.take() {
+                delta = place.set(said).err();
+            }
+        }
+        delta.is_none()
+    }
+
+    /// Whether nobody makes a delta; then it is the caller's turn.
+    pub fn claim_delta(&self) -> bool {
+        !self.is_at_delta.swap(true, AcqRel)
+    }
+
+    /// Ends what [`Encodings::claim_delta`] began.
+    pub fn release_delta(&self) {
+        self.is_at_delta.store(false, Release);
     }
 
     /// All bodies, those that better ones have taken the place of among them: they are held until the object goes.
     pub(super) fn bodies(&self) -> impl Iterator<Item = &Arc<Body>> {
         let words = self.slots.iter().flat_map(|slot| [slot.first.get(), slot.best.get()]);
-        words.flatten().filter_map(|made| match made {
-            Made::Kept(encoded) => Some(&encoded.body),
-            Made::NotWorth => None,
-        })
+        let words = words.flatten().chain(self.deltas().map(|delta| &delta.made));
+        words.filter_map(Made::kept).map(|encoded| &encoded.body)
     }
 
     /// Adds one, or word of it; false when that was said before. Only the store calls it, with the key locked.
     pub fn add(&self, coding: Coding, made: Made) -> bool {
-        let slot = &self.slots[coding as usize];
+        let Some(slot) = self.slots.get(coding as usize) else { return false };
         let is_best = matches!(&made, Made::Kept(encoded) if encoded.is_best);
         if is_best && slot.first.get().is_some() { slot.best.set(made) } else { slot.first.set(made) }.is_ok()
     }

@@ -17,11 +17,17 @@ pub enum Coding {
     Zstd,
     /// RFC 1952.
     Gzip,
+    /// Brotli against a dictionary that the client has (RFC 9842 §4).
+    Dcb,
+    /// Zstandard against a dictionary that the client has (RFC 9842 §5).
+    Dcz,
 }
 
 impl Coding {
     /// Each of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Identity, Self::Br, Self::Zstd, Self::Gzip];
+    pub const ALL: [Self; 6] = [Self::Identity, Self::Br, Self::Zstd, Self::Gzip, Self::Dcb, Self::Dcz];
+    /// Those that need no dictionary; the first of them all.
+    pub const PLAIN: [Self; 4] = [Self::Identity, Self::Br, Self::Zstd, Self::Gzip];
 
     /// Its token.
     #[must_use]
@@ -31,14 +37,26 @@ impl Coding {
             Self::Br => "br",
             Self::Zstd => "zstd",
             Self::Gzip => "gzip",
+            Self::Dcb => "dcb",
+            Self::Dcz => "dcz",
         }
     }
 
-    /// Its token again.
+    /// The same against a dictionary; `None`: there is no such coding.
+    #[must_use]
+    pub fn against_dictionary(self) -> Option<Self> {
+        match self {
+            Self::Br => Some(Self::Dcb),
+            Self::Zstd => Some(Self::Dcz),
+            _ => None,
+        }
+    }
+
+    /// Its token again, of those that need no dictionary.
     #[must_use]
     pub fn from_token(token: &[u8]) -> Option<Self> {
         let named =
-            Self::ALL.into_iter().find(|coding| token.eq_ignore_ascii_case(coding.as_str().as_bytes()));
+            Self::PLAIN.into_iter().find(|coding| token.eq_ignore_ascii_case(coding.as_str().as_bytes()));
         named.or(token.eq_ignore_ascii_case(b"x-gzip").then_some(Self::Gzip))
     }
 
@@ -70,6 +88,10 @@ pub struct Accepted {
     pub zstd: u16,
     /// 1000 unless the client says otherwise.
     pub identity: u16,
+    /// Only by its name, as [`Accepted::dcz`]: `*` says nothing of dictionaries.
+    pub dcb: u16,
+    /// See [`Accepted::dcb`].
+    pub dcz: u16,
 }
 
 impl Accepted {
@@ -81,6 +103,8 @@ impl Accepted {
             Coding::Br => self.br,
             Coding::Zstd => self.zstd,
             Coding::Gzip => self.gzip,
+            Coding::Dcb => self.dcb,
+            Coding::Dcz => self.dcz,
         }
     }
 }
@@ -135,6 +159,8 @@ pub fn accepted(headers: &HeaderMap) -> Accepted {
         zstd: named.zstd.unwrap_or(rest),
         // Unlisted identity is acceptable without a preference; only `*;q=0` or its own q=0 exclude it.
         identity: named.identity.unwrap_or(u16::from(named.any != Some(0))),
+        dcb: named.dcb.unwrap_or(0),
+        dcz: named.dcz.unwrap_or(0),
     }
 }
 
@@ -144,6 +170,8 @@ struct Named {
     gzip: Option<u16>,
     zstd: Option<u16>,
     identity: Option<u16>,
+    dcb: Option<u16>,
+    dcz: Option<u16>,
     any: Option<u16>,
 }
 
@@ -157,6 +185,8 @@ impl Named {
             }
             _ if coding.eq_ignore_ascii_case(b"zstd") => &mut self.zstd,
             _ if coding.eq_ignore_ascii_case(b"identity") => &mut self.identity,
+            _ if coding.eq_ignore_ascii_case(b"dcb") => &mut self.dcb,
+            _ if coding.eq_ignore_ascii_case(b"dcz") => &mut self.dcz,
             _ => return,
         };
         slot.get_or_insert(weight);
@@ -218,6 +248,7 @@ mod tests {
         assert_eq!(normal("gzip, deflate"), Some("gzip"));
         assert_eq!(normal("gzip;q=1.000, br;q=0.000"), Some("gzip"));
         assert_eq!(normal("gzip;q=0, *"), Some("br, zstd"));
+        assert_eq!(normal("gzip, dcb, dcz"), Some("gzip"), "dictionaries are between the client and us");
     }
 
     #[test]
@@ -296,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_chosen_is_acceptable(value in "[ -~]{0,60}|((br|gzip|zstd|identity|\\*|x-gzip)(;q=[01](\\.[0-9]{0,3})?)?, ?){0,6}", there in 0_u8..16) {
+        fn what_is_chosen_is_acceptable(value in "[ -~]{0,60}|((br|gzip|zstd|identity|\\*|x-gzip|dcb|dcz)(;q=[01](\\.[0-9]{0,3})?)?, ?){0,6}", there in 0_u8..64) {
             let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(&value).unwrap())]);
             let accepted = accepted(&headers);
             let ready = || Coding::ALL.into_iter().enumerate().filter(|(i, _)| there & (1 << i) != 0);

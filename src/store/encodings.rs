@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::{Complete, Deposit, NoRoom, Store};
-use crate::object::{Encoded, Head, Made};
+use crate::object::{Delta, Encoded, Head, Made};
+use crate::rules::dictionary::DictionaryHash;
 use crate::rules::encoding::Coding;
 use crate::rules::key::{CacheKey, KeyHash};
 use crate::rules::vary::{VariantKey, VaryRule};
@@ -17,6 +18,8 @@ use crate::rules::vary::{VariantKey, VaryRule};
 pub struct NewEncoding {
     /// The coding.
     pub coding: Coding,
+    /// What it is encoded against, if anything.
+    pub dictionary: Option<DictionaryHash>,
     /// The first 32 bits of the BLAKE3 hash of its bytes.
     pub sum: [u8; 4],
     /// Made at the highest level.
@@ -63,7 +66,7 @@ impl Store {
     /// was there already.
     pub fn add_encoding(&self, of: &BodyId, new: NewEncoding) -> bool {
         let key = of.key.hash();
-        let NewEncoding { coding, sum, is_best, complete } = new;
+        let NewEncoding { coding, dictionary, sum, is_best, complete } = new;
         let (made, permit, is_written) = match complete {
             None => (Made::NotWorth, self.tier.queue_room(1), true),
             Some(Complete { body, is_admitted, permit }) => {
@@ -76,7 +79,10 @@ impl Store {
             let entry = old.cloned().or_else(|| self.tier.pending_entry(key))?;
             let object = entry.variants.iter().find(|object| of.names(&object.head));
             if let Some(encodings) = object.and_then(|object| object.encodings.as_ref()) {
-                is_added = encodings.add(coding, made);
+                is_added = match dictionary {
+                    Some(dictionary) => encodings.add_delta(Delta { dictionary, coding, made }),
+                    None => encodings.add(coding, made),
+                };
             }
             let is_on_disk = self.tier.is_persistent() && self.tier.may_have(key);
             if is_added && (entry.is_mapped() || (is_written && is_on_disk)) {

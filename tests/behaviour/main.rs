@@ -26,6 +26,7 @@ mod damage;
 mod debug_field;
 mod dialect_apis;
 mod dialect_plugins;
+mod dictionaries;
 mod disk;
 mod disk_faults;
 mod disk_limits;

@@ -33,8 +33,8 @@ function program () {
   return built[0]
 }
 
-/** A node that makes these encodings of the shop. */
-async function start (home, encodings) {
+/** A node that makes these encodings of the shop; `lines` are more of its site, `assets` another folder. */
+async function start (home, encodings, { lines = '', assets = ASSETS } = {}) {
   const folder = fs.mkdtempSync(path.join(home, 'node-'))
   const config = path.join(folder, 'larder.toml')
   fs.writeFileSync(config, `
@@ -54,9 +54,10 @@ origin = "shop"
 override_ttl = "1d"
 [site.compress]
 encodings = ${JSON.stringify(encodings)}
+${lines}
 [[origin]]
 name = "shop"
-dir = "${ASSETS}"
+dir = "${assets}"
 `)
   const child = spawn(program(), ['serve', '--config', config], { stdio: ['ignore', 'ignore', 'pipe'] })
   const node = { child, log: '' }
@@ -126,6 +127,66 @@ function curl (url, encoding, seen) {
   return faults
 }
 
+/**
+ * Two versions of a script under one pattern: a browser that has the first gets the second as the difference, and runs it.
+ * The first is asked for in the same browser context; what is in the browser's own cache is its dictionary.
+ */
+async function withDictionary (browser, home, encoding, delta) {
+  const faults = []
+  const assets = path.join(home, `versions-${delta}`)
+  fs.mkdirSync(path.join(assets, 'js'), { recursive: true })
+  const catalogue = fs.readFileSync(path.join(ASSETS, 'js/catalogue.js'), 'utf8')
+  const versions = ['1', '2', '3', '4', '5'].map(n => `${catalogue}\n;globalThis.version = ${n}\n`)
+  versions.forEach((text, i) => fs.writeFileSync(path.join(assets, `js/app.${i + 1}.js`), text))
+  for (const n of [0, 1, 2, 3, 4, 5]) {
+    const script = n === 0 ? '' : `<script src="/js/app.${n}.js"></script>`
+    fs.writeFileSync(path.join(assets, `${n}.html`), `<!doctype html><link rel="icon" href="data:,"><title>${n}</title>${script}`)
+  }
+  const lines = `dictionaries = true
+[[site.rule]]
+path = ["/js/*"]
+headers = { response = { set = { use-as-dictionary = "match=\\"/js/app.*.js\\"" } } }
+cache = { override_ttl = "1d" }`
+  const node = await start(home, [encoding], { lines: lines.replace('headers = { response', 'headers = { response'), assets })
+  try {
+    const context = await browser.newContext()
+    const page = await context.newPage()
+    const session = await context.newCDPSession(page)
+    await session.send('Network.enable')
+    const seen = new Map()
+    const bytes = new Map()
+    session.on('Network.responseReceivedExtraInfo', ({ requestId, headers }) => {
+      seen.set(requestId, Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value])))
+    })
+    const paths = new Map()
+    session.on('Network.responseReceived', ({ requestId, response }) => paths.set(new URL(response.url).pathname, requestId))
+    session.on('Network.loadingFinished', ({ requestId, encodedDataLength }) => bytes.set(requestId, encodedDataLength))
+    await page.goto(`${node.url}/1.html`, { waitUntil: 'networkidle' })
+    let got
+    // Each version is new to the browser; the delta is made for the first that comes with the dictionary.
+    for (const n of [2, 3, 4, 5]) {
+      const deadline = Date.now() + MADE_MS
+      do {
+        await page.goto(`${node.url}/0.html`)
+        await sleep(300)
+        const other = await browser.newContext()
+        await other.close()
+        await page.goto(`${node.url}/${n}.html`, { waitUntil: 'networkidle' })
+        if (String(await page.evaluate('globalThis.version')) !== String(n)) faults.push(`version ${n} did not run`)
+        const id = paths.get(`/js/app.${n}.js`)
+        got = { coding: seen.get(id)?.['content-encoding'], bytes: bytes.get(id), vary: seen.get(id)?.vary }
+      } while (got.coding !== delta && n === 5 && Date.now() < deadline)
+      if (got.coding === delta) break
+    }
+    if (got.coding !== delta) faults.push(`${got.coding}, not ${delta}`)
+    if (!/available-dictionary/i.test(got.vary ?? '')) faults.push(`Vary: ${got.vary}`)
+    await context.close()
+    result(`a script in ${delta}: ${got.bytes} bytes with the head, of ${versions[0].length}`, faults)
+  } finally {
+    node.child.kill('SIGKILL')
+  }
+}
+
 let failed = 0
 function result (name, faults) {
   if (faults.length > 0) failed += 1
@@ -153,6 +214,8 @@ try {
     if (encoding !== 'identity') result(`curl --compressed in ${encoding}`, curl(node.url, encoding, visited.seen))
     node.child.kill('SIGKILL')
   }
+  await withDictionary(browser, home, 'br', 'dcb')
+  await withDictionary(browser, home, 'zstd', 'dcz')
 } catch (error) {
   result('the run itself', [error.stack])
 } finally {

@@ -32,3 +32,40 @@ pub fn decode(coding: &str, body: &[u8]) -> Vec<u8> {
     };
     out
 }
+
+/// `Available-Dictionary` for these bytes.
+pub fn dictionary_field(dictionary: &[u8]) -> String {
+    format!(":{}:", base64(&sha256(dictionary)))
+}
+
+/// RFC 9842 §4 and §5.
+pub fn decode_against(coding: &str, dictionary: &[u8], body: &[u8]) -> Vec<u8> {
+    let magic: &[u8] = if coding == "dcb" { b"\xffDCB" } else { b"\x5e\x2a\x4d\x18\x20\0\0\0" };
+    let rest = body.strip_prefix(magic).unwrap().strip_prefix(&sha256(dictionary)[..]).unwrap();
+    let mut out = Vec::new();
+    if coding == "dcb" {
+        let mut decoder = brotli::Decompressor::new_with_custom_dict(rest, 4096, dictionary.to_vec().into());
+        decoder.read_to_end(&mut out).unwrap();
+    } else {
+        let mut decoder = zstd::stream::read::Decoder::with_dictionary(rest, dictionary).unwrap();
+        decoder.read_to_end(&mut out).unwrap();
+    }
+    out
+}
+
+fn sha256(data: &[u8]) -> Vec<u8> {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, data).as_ref().to_vec()
+}
+
+fn base64(data: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in data.chunks(3) {
+        let bits =
+            group.iter().chain(&[0; 2]).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        for i in 0..4 {
+            out.push(if i <= group.len() { DIGITS[bits >> (18 - 6 * i) & 63].into() } else { '=' });
+        }
+    }
+    out
+}

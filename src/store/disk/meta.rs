@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::Bad;
 use crate::object::{Encoded, Encodings, Head, Made, Place, Sum};
+use crate::rules::dictionary::DictionaryHash;
 use crate::rules::encoding::Coding;
 use crate::rules::freshness::{Freshness, SOURCES};
 use crate::rules::key::CacheKey;
@@ -60,6 +61,8 @@ pub(super) struct VariantMeta<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct EncodingMeta {
     coding: u8,
+    /// The SHA-256 of what it is encoded against.
+    dictionary: Option<[u8; 32]>,
     pub(super) sum: [u8; 4],
     pub(super) is_best: bool,
     pub(super) parts: Vec<PartMeta>,
@@ -67,8 +70,13 @@ pub(super) struct EncodingMeta {
 
 impl EncodingMeta {
     /// What is known of a coding that is not worth to be made.
-    fn not_worth(coding: Coding) -> Self {
-        Self { coding: coding as u8, sum: [0; 4], is_best: false, parts: Vec::new() }
+    fn not_worth(coding: Coding, dictionary: Option<DictionaryHash>) -> Self {
+        let dictionary = dictionary.map(|hash| hash.0);
+        Self { coding: coding as u8, dictionary, sum: [0; 4], is_best: false, parts: Vec::new() }
+    }
+
+    pub(super) fn dictionary(&self) -> Option<DictionaryHash> {
+        self.dictionary.map(DictionaryHash)
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -84,12 +92,14 @@ impl EncodingMeta {
         encodings: &Encodings,
         mut place: impl FnMut(&Arc<Encoded>) -> Option<Vec<PartMeta>>,
     ) -> Vec<Self> {
-        let known = Coding::ALL.into_iter().filter_map(|coding| Some((coding, encodings.made(coding)?)));
-        let meta = known.filter_map(|(coding, made)| match made {
-            Made::NotWorth => Some(Self::not_worth(coding)),
+        let plain = Coding::PLAIN.into_iter();
+        let plain = plain.filter_map(|coding| Some((coding, None, encodings.made(coding)?)));
+        let deltas = encodings.deltas().map(|delta| (delta.coding, Some(delta.dictionary), &delta.made));
+        let meta = plain.chain(deltas).filter_map(|(coding, dictionary, made)| match made {
+            Made::NotWorth => Some(Self::not_worth(coding, dictionary)),
             Made::Kept(encoded) => {
                 let (sum, is_best) = (encoded.sum, encoded.is_best);
-                Some(Self { coding: coding as u8, sum, is_best, parts: place(encoded)? })
+                Some(Self { sum, is_best, parts: place(encoded)?, ..Self::not_worth(coding, dictionary) })
             }
         });
         meta.collect()
@@ -256,9 +266,15 @@ mod tests {
         head.negotiate(Coding::Identity);
         let fields = head.fields();
         let place = Place { offset: 64, length: 3, sum: Sum::of(b"abc") };
-        let encoding =
-            EncodingMeta { coding: 1, sum: [9; 4], is_best: true, parts: vec![PartMeta::new(7, place)] };
-        let encodings = vec![encoding, EncodingMeta::not_worth(Coding::Gzip)];
+        let encoding = EncodingMeta {
+            coding: 1,
+            dictionary: None,
+            sum: [9; 4],
+            is_best: true,
+            parts: vec![PartMeta::new(7, place)],
+        };
+        let delta = EncodingMeta::not_worth(Coding::Dcz, Some(DictionaryHash([3; 32])));
+        let encodings = vec![encoding, EncodingMeta::not_worth(Coding::Gzip, None), delta];
         let variant = VariantMeta::new(&head, &fields, vec![PartMeta::new(OWN, place)], encodings);
         assert_eq!(variant.all_parts().map(PartMeta::segment).collect::<Vec<_>>(), [OWN, 7]);
         let bytes = Meta { key: key.canonical(), variants: vec![variant] }.encode().unwrap();
@@ -274,8 +290,10 @@ mod tests {
         let codings = meta.variants[0].encodings.iter().map(|e| (e.coding(), e.is_best, e.parts.len()));
         assert_eq!(
             codings.collect::<Vec<_>>(),
-            [(Some(Coding::Br), true, 1), (Some(Coding::Gzip), false, 0)]
+            [(Some(Coding::Br), true, 1), (Some(Coding::Gzip), false, 0), (Some(Coding::Dcz), false, 0)]
         );
+        let dictionaries = meta.variants[0].encodings.iter().map(EncodingMeta::dictionary);
+        assert_eq!(dictionaries.collect::<Vec<_>>(), [None, None, Some(DictionaryHash([3; 32]))]);
         assert_eq!(meta.variants[0].parts[0].place(), place);
         assert!(Meta::decode(&bytes[..bytes.len() - 1]).is_err());
     }

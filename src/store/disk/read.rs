@@ -14,7 +14,7 @@ use super::meta::{EncodingMeta, Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
 use super::{Pending, Tier};
 use crate::object::{
-    Body, CHUNK_OVERHEAD_BYTES, Encoded, Encodings, Made, Object, Part, Place, Sum, charged_chunk,
+    Body, CHUNK_OVERHEAD_BYTES, Delta, Encoded, Encodings, Made, Object, Part, Place, Sum, charged_chunk,
 };
 use crate::rules::key::{CacheKey, KeyHash};
 use crate::store::Entry;
@@ -192,15 +192,21 @@ impl Tier {
         encodings: &Encodings,
     ) -> Result<(), Failure> {
         let coding = meta.coding().ok_or(Bad::Shape)?;
-        if meta.parts.is_empty() {
-            encodings.add(coding, Made::NotWorth);
+        let made = if meta.parts.is_empty() {
+            Made::NotWorth
         } else if let Some((body, inline)) = self.body(key, &meta.parts, own)? {
             let encoded = Encoded::new(coding, meta.sum, meta.is_best, Arc::new(body), &self.budget.gauge);
             if let Some(place) = inline {
                 encoded.set_inline(own.segment.id, place);
             }
-            encodings.add(coding, Made::Kept(Arc::new(encoded)));
-        }
+            Made::Kept(Arc::new(encoded))
+        } else {
+            return Ok(());
+        };
+        match meta.dictionary() {
+            Some(dictionary) => encodings.add_delta(Delta { dictionary, coding, made }),
+            None => encodings.add(coding, made),
+        };
         Ok(())
     }
 
