@@ -38,6 +38,7 @@ impl Fill {
         self.edge.store.insert(object.clone(), treatment.max_variants, complete);
         self.edge.encode(treatment, &object);
         self.edge.keep_dictionary(treatment, &object);
+        self.edge.encode_against(treatment, &object, &self.request);
     }
 
     /// What is on disk of the key is brought into memory before it changes: other variants, which one

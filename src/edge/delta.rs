@@ -8,6 +8,7 @@
 //! body is kept in two codings for each of four dictionaries at most, where that saves 5 % of the smallest other encoding.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -28,6 +29,9 @@ use crate::store::BodyId;
 const DICTIONARY_BYTES: std::ops::RangeInclusive<u64> = 256..=8 * 1024 * 1024;
 /// A body and its dictionary together up to here are made as small as can be.
 const SMALL_BYTES: u64 = 1024 * 1024;
+/// How long a delta waits for the other encodings of its body, and how often it looks for them.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
 /// What the store is given at a time.
 const DEPOSIT_BYTES: usize = 64 * 1024;
 /// A dictionary has a URL that nobody asks for, so that no purge of a URL is about it.
@@ -36,18 +40,17 @@ const KEY_PATH: &str = "/.larder/dictionaries";
 impl Edge {
     /// Keeps a response that has just been stored as a dictionary, if it is meant to be one.
     pub(super) fn keep_dictionary(self: &Arc<Self>, treatment: &Arc<Treatment>, object: &Arc<Object>) {
-        let is_meant = treatment.compress.deltas().next().is_some()
-            && object.head.status == StatusCode::OK
-            && object.head.headers.contains_key(USE_AS_DICTIONARY)
-            && DICTIONARY_BYTES.contains(&object.body.len())
-            && dictionary::matched(&object.head.headers).is_some();
-        if !is_meant {
+        if treatment.compress.deltas().next().is_none()
+            || object.head.status != StatusCode::OK
+            || !DICTIONARY_BYTES.contains(&object.body.len())
+        {
             return;
         }
+        let Some(said) = said(treatment, object) else { return };
         let Some(place) = self.encoder.place() else { return };
         let (edge, treatment, object) = (self.clone(), treatment.clone(), object.clone());
         tokio::spawn(async move {
-            if edge.dictionary_of(&treatment, &object, place).await.is_none() {
+            if edge.dictionary_of(&treatment, &object, said, place).await.is_none() {
                 tracing::debug!(url = object.head.key.canonical(), "no dictionary could be made of it");
             }
         });
@@ -57,6 +60,7 @@ impl Edge {
         self: &Arc<Self>,
         treatment: &Treatment,
         object: &Arc<Object>,
+        said: HeaderMap,
         _place: Place,
     ) -> Option<()> {
         let _turn = self.encoder.turn().await?;
@@ -89,9 +93,8 @@ impl Edge {
             deposit.push(&rest.split_to(rest.len().min(DEPOSIT_BYTES))).await?;
         }
         let mut complete = deposit.complete().await?;
-        let mut headers = HeaderMap::new();
+        let mut headers = said;
         headers.insert(header::CONTENT_LENGTH, length.into());
-        headers.insert(USE_AS_DICTIONARY, object.head.headers.get(USE_AS_DICTIONARY)?.clone());
         let rule = VaryRule::default();
         let selecting = rule.key(&HeaderMap::new());
         let freshness = object.head.freshness.clone();
@@ -111,8 +114,10 @@ impl Edge {
         object: &Object,
         request: &HeaderMap,
     ) {
+        let Some(encodings) = object.encodings.as_ref().filter(|_| treatment.compress.dictionaries) else {
+            return;
+        };
         let Some(hash) = dictionary::available(request) else { return };
-        let Some(encodings) = &object.encodings else { return };
         let wanted = wanted(treatment, encodings, request, hash);
         if wanted.is_empty() || !encodings.has_room() || !DICTIONARY_BYTES.contains(&object.body.len()) {
             return;
@@ -130,6 +135,13 @@ impl Edge {
         let id = BodyId::of(&object.head);
         let job = Job { edge: self.clone(), treatment: treatment.clone(), id, _place: place };
         tokio::spawn(async move {
+            // What a delta has to be smaller than.
+            let others = async {
+                while encodings.is_claimed() {
+                    tokio::time::sleep(POLL).await;
+                }
+            };
+            let _ = tokio::time::timeout(PATIENCE, others).await;
             job.run_against(&key, &wanted).await;
             encodings.release_delta();
         });
@@ -168,6 +180,18 @@ impl Job {
             self.edge.encoder.metrics().ended(*coding, outcome);
         }
     }
+}
+
+/// What clients are told of a response's use as a dictionary, by the origin or by the site; `None`: it is none.
+fn said(treatment: &Treatment, object: &Object) -> Option<HeaderMap> {
+    let lines = object.head.headers.get_all(USE_AS_DICTIONARY).iter().cloned();
+    let mut said: HeaderMap = lines.map(|line| (USE_AS_DICTIONARY, line)).collect();
+    treatment.response_headers.apply(&mut said);
+    let others: Vec<_> = said.keys().filter(|name| **name != USE_AS_DICTIONARY).cloned().collect();
+    for name in others {
+        said.remove(name);
+    }
+    dictionary::matched(&said).map(|_| said)
 }
 
 /// What a client takes, and nobody has tried to make.

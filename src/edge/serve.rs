@@ -25,9 +25,7 @@ impl Edge {
         self.store.promote(object.head.key.hash());
         object.touch(now);
         self.encode(&admitted.treatment, object);
-        if admitted.treatment.compress.dictionaries {
-            self.encode_against(&admitted.treatment, object, &parts.headers);
-        }
+        self.encode_against(&admitted.treatment, object, &parts.headers);
         let status = CacheStatus {
             hit: true,
             ttl: Some(object.head.freshness.ttl_secs(now)),

@@ -231,6 +231,11 @@ impl Encodings {
             && self.state.compare_exchange(IDLE, CLAIMED, AcqRel, Acquire).is_ok()
     }
 
+    /// Whether somebody makes what is missing.
+    pub fn is_claimed(&self) -> bool {
+        self.state.load(Acquire) == CLAIMED
+    }
+
     /// Ends what [`Encodings::claim`] began: for good, or to be tried again when somebody asks.
     pub fn release(&self, is_settled: bool) {
         self.state.store(if is_settled { SETTLED } else { IDLE }, Release);
