@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::Edge;
 use super::config::{PathPattern, Treatment};
-use super::encode::{Job, give};
+use super::encode::{JOB_TIMEOUT, Job, RETRY_AFTER, give};
 use crate::encode::{Dictionary, Event, Level, Outcome, Place, Work};
 use crate::object::{Encodings, Head, Object};
 use crate::region;
@@ -142,7 +142,10 @@ impl Edge {
                 }
             };
             let _ = tokio::time::timeout(PATIENCE, others).await;
-            job.run_against(&key, &wanted).await;
+            let made = tokio::time::timeout(JOB_TIMEOUT, job.run_against(&key, &wanted)).await;
+            if !made.unwrap_or(false) {
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
             encodings.release_delta();
         });
     }
@@ -167,18 +170,21 @@ impl Edge {
 }
 
 impl Job {
-    async fn run_against(self, key: &CacheKey, wanted: &[Coding]) {
-        let Some(_turn) = self.edge.encoder.turn().await else { return };
-        let Some(dictionary) = self.edge.dictionary(key, path_of(self.id.key())).await else { return };
+    /// Whether there is nothing left to be tried.
+    async fn run_against(self, key: &CacheKey, wanted: &[Coding]) -> bool {
+        let Some(_turn) = self.edge.encoder.turn().await else { return false };
+        let Some(dictionary) = self.edge.dictionary(key, path_of(self.id.key())).await else { return false };
+        let mut is_settled = true;
         for coding in wanted {
-            let Some(object) = self.object().await.filter(|object| self.edge.survives(object)) else {
-                return;
-            };
+            let object = self.object().await.filter(|object| self.edge.survives(object));
+            let Some(object) = object else { return false };
             let size = object.body.len() + dictionary.bytes.len() as u64;
             let level = if size <= SMALL_BYTES { Level::Best } else { Level::High };
             let outcome = self.make(&object, (*coding, level), Some(&dictionary)).await;
             self.edge.encoder.metrics().ended(*coding, outcome);
+            is_settled &= matches!(outcome, Outcome::Kept | Outcome::NotWorth);
         }
+        is_settled
     }
 }
 

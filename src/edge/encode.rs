@@ -27,9 +27,9 @@ const LEAST_SAVING_PERCENT: u64 = 5;
 /// What the store is given at a time.
 const DEPOSIT_BYTES: usize = 64 * 1024;
 /// All encodings of one body.
-const JOB_TIMEOUT: Duration = Duration::from_secs(900);
+pub(super) const JOB_TIMEOUT: Duration = Duration::from_secs(900);
 /// After a failure, nobody tries again for so long.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// What makes encodings of one body.
 pub(super) struct Job {

@@ -48,9 +48,7 @@ impl Edge {
         let found = judge(self, entry.as_deref(), admitted, request, self.clock.now());
         match found {
             Found::Fresh(object) | Found::Stale(object)
-                if !negotiate::body_of(&object, request, &admitted.treatment.compress)
-                    .is_readable()
-                    .await =>
+                if !negotiate::body_of(&object, request, admitted).is_readable().await =>
             {
                 judge(self, None, admitted, request, self.clock.now())
             }

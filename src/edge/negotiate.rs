@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::compress::Compress;
+use super::admit::Admitted;
 use super::respond::content_length;
 use crate::encode::LiveTurn;
 use crate::object::{Body, Encoded, Encodings, Head, Made, Object};
@@ -43,27 +43,27 @@ pub(super) enum Chosen<'a> {
 
 /// Of a stored response.
 #[inline]
-pub(super) fn choose<'a>(object: &'a Object, request: &HeaderMap, compress: &Compress) -> Chosen<'a> {
+pub(super) fn choose<'a>(object: &'a Object, request: &HeaderMap, admitted: &Admitted) -> Chosen<'a> {
     match &object.encodings {
         None => Chosen::AsItIs,
-        Some(encodings) => among(object, encodings, request, compress),
+        Some(encodings) => among(object, encodings, request, admitted),
     }
 }
 
 /// The bytes that it is made of.
-pub(super) fn body_of<'a>(object: &'a Object, request: &HeaderMap, compress: &Compress) -> &'a Arc<Body> {
-    match choose(object, request, compress) {
+pub(super) fn body_of<'a>(object: &'a Object, request: &HeaderMap, admitted: &Admitted) -> &'a Arc<Body> {
+    match choose(object, request, admitted) {
         Chosen::Made(encoded) => &encoded.body,
         Chosen::AsItIs | Chosen::Live { .. } => &object.body,
     }
 }
 
 /// Of a response that is still coming.
-pub(super) fn choose_coming(head: &Head, request: &HeaderMap, compress: &Compress) -> Chosen<'static> {
+pub(super) fn choose_coming(head: &Head, request: &HeaderMap, admitted: &Admitted) -> Chosen<'static> {
     let Some(negotiated) = head.negotiated else { return Chosen::AsItIs };
     let accepted = encoding::accepted(request);
     if accepted.weight(negotiated.coding) > 0 {
-        let favour = Favour { head, length: content_length(&head.headers), encodings: None, compress };
+        let favour = Favour { head, length: content_length(&head.headers), encodings: None, admitted };
         return favour.choose(request, accepted);
     }
     live(negotiated.coding, None, accepted)
@@ -73,10 +73,10 @@ fn among<'a>(
     object: &'a Object,
     encodings: &'a Encodings,
     request: &HeaderMap,
-    compress: &Compress,
+    admitted: &Admitted,
 ) -> Chosen<'a> {
     let Some(negotiated) = object.head.negotiated else { return Chosen::AsItIs };
-    let from = negotiated.coding;
+    let (from, compress) = (negotiated.coding, &admitted.treatment.compress);
     let accepted = encoding::accepted(request);
     let plain = encodings.plain().filter(|encoded| compress.serves(encoded.coding));
     let dictionary = if compress.dictionaries { dictionary::available(request) } else { None };
@@ -86,7 +86,7 @@ fn among<'a>(
     match encoding::choose(accepted, std::iter::once((from, object.body.len())).chain(ready)) {
         Some(coding) if coding == from => {
             let length = Some(object.body.len());
-            Favour { head: &object.head, length, encodings: Some(encodings), compress }
+            Favour { head: &object.head, length, encodings: Some(encodings), admitted }
                 .choose(request, accepted)
         }
         Some(coding) => {
@@ -102,15 +102,17 @@ struct Favour<'a> {
     head: &'a Head,
     length: Option<u64>,
     encodings: Option<&'a Encodings>,
-    compress: &'a Compress,
+    admitted: &'a Admitted,
 }
 
 impl Favour<'_> {
     fn choose(&self, request: &HeaderMap, accepted: Accepted) -> Chosen<'static> {
-        let Self { head, length, encodings, compress } = self;
+        let Self { head, length, encodings, admitted } = self;
         let is_none = head.negotiated.is_none_or(|negotiated| negotiated.coding != Coding::Identity)
             || head.status != StatusCode::OK
             || length.is_some_and(|length| length < LIVE_BYTES)
+            // The node's own requests want it stored, and nothing else.
+            || admitted.is_own
             // Ranges are of bytes that are there.
             || request.contains_key(header::RANGE);
         if is_none {
@@ -120,7 +122,7 @@ impl Favour<'_> {
         let is_open = |coding: &Coding| {
             accepted.weight(*coding) > 0
                 && accepted.weight(*coding) >= accepted.identity
-                && compress.serves(*coding)
+                && admitted.treatment.compress.serves(*coding)
                 && encodings.is_none_or(|encodings| encodings.made(*coding).is_none())
         };
         let to =

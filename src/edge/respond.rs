@@ -59,7 +59,7 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
     if request.method != Method::GET || fields.has_conditions || fields.has_range {
         return from_object(serving, object);
     }
-    let chosen = negotiate::choose(object, &request.headers, &serving.admitted.treatment.compress);
+    let chosen = negotiate::choose(object, &request.headers, serving.admitted);
     let (body, encoded) = match &chosen {
         Chosen::AsItIs => (&object.body, None),
         Chosen::Made(encoded) => (&encoded.body, Some(*encoded)),
@@ -82,7 +82,7 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
 
 /// The answer from a stored response.
 pub(super) fn from_object(serving: &Serving<'_>, object: &Object) -> Response<Body> {
-    let chosen = negotiate::choose(object, &serving.request.headers, &serving.admitted.treatment.compress);
+    let chosen = negotiate::choose(object, &serving.request.headers, serving.admitted);
     from_chosen(serving, object, chosen)
 }
 
@@ -95,8 +95,7 @@ fn from_chosen(serving: &Serving<'_>, object: &Object, chosen: Chosen<'_>) -> Re
 /// The answer from a response that is still coming. Its `Age` is the origin's: a miss adds none.
 pub(super) fn from_flight(serving: &Serving<'_>, head: &Head, flight: &Arc<Flight>) -> Response<Body> {
     let length = content_length(&head.headers);
-    let chosen =
-        negotiate::choose_coming(head, &serving.request.headers, &serving.admitted.treatment.compress);
+    let chosen = negotiate::choose_coming(head, &serving.request.headers, serving.admitted);
     answer(serving, (head, chosen), &Source::Flight(flight), length, head.origin_age.clone())
 }
 
