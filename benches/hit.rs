@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use larder::edge::{self, Edge};
+use larder::edge::{self, Edge, LiveEdge};
 use larder::net::{ConnInfo, Handler, RequestBody};
 use larder::object::{Body, Charge, Head, Object, charged_chunk};
-use larder::origin::{Balance, Config as OriginConfig, Origin, OriginTls, Source};
+use larder::origin::{Balance, Config as OriginConfig, EjectConfig, Origin, OriginTls, Source};
 use larder::rules::cache_status::CacheStatus;
 use larder::rules::freshness::Freshness;
 use larder::rules::key::{self, CacheKey, QueryRule, Scheme};
@@ -98,6 +98,10 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
             fill_timeout: second,
             idle_timeout: second,
             retries: 0,
+            retry_budget_millionths: 100_000,
+            http2: false,
+            health: None,
+            eject: EjectConfig::default(),
             max_connections: 1,
             queue: 0,
             queue_timeout: second,
@@ -143,8 +147,10 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         header_count: 100,
         fills: edge::config::Fills::new(1),
         sites: vec![Arc::new(site)],
+        origins: Vec::new(),
     };
-    let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off }).expect("off can't fail");
+    let log = AccessLog::start(&AccessLogConfig { output: LogOutput::Off, sample_millionths: 1_000_000 })
+        .expect("off can't fail");
     let purges = larder::purge::Purges::open(larder::purge::Config::default(), clock).expect("memory");
     Edge::new(config, (store.clone(), purges), clock, log, 0)
 }
@@ -206,6 +212,8 @@ fn steps(c: &mut Criterion) {
 
 fn whole(c: &mut Criterion, store: &Arc<Store>, clock: Clock) {
     let edge = edge(store, clock);
+    let live = LiveEdge::new(edge.clone());
+    c.bench_function("the edge of the moment", |b| b.iter(|| live.with(|edge| Arc::as_ptr(black_box(edge)))));
     let address = "127.0.0.1:1".parse().expect("an address");
     let conn = Arc::new(ConnInfo::new(address, address, ""));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

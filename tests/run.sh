@@ -17,6 +17,7 @@ Without a PART, everything runs. What is missing is installed by apt-get, npm an
   conformance  the public test suite for HTTP caches, against the baselines
   browser      the demo in headless Chromium
   sdk          the SDKs of Fastly and Cloudflare against a node's purge APIs
+  deploy       units, image, manifests, rules, dashboard: against the program, with a real Prometheus
 
 The heavy behaviour tests are short unless LARDER_SOAK_SECS and LARDER_IDLE_CONNECTIONS (10000 is what
 is promised; the default is 2000) say otherwise.
@@ -26,7 +27,7 @@ A failing part does not keep the next from running, a failing build does. The la
 TEXT
 }
 
-PARTS=(fmt clippy doc test conformance browser sdk)
+PARTS=(fmt clippy doc test conformance browser sdk deploy)
 EXTRA_PARTS=(behaviour tidy)
 
 parts=()
@@ -89,6 +90,17 @@ install_missing() {
     if wants browser; then
         need curl curl
         need chromium chromium
+    fi
+    if wants deploy; then
+        need promtool prometheus
+        need systemd-analyze systemd
+        need kubectl kubernetes-client
+        need openssl openssl
+        need strace strace
+        need docker-compose docker-compose
+        need ip iproute2
+        /usr/bin/python3 -c "import prometheus_client, yaml, ensurepip" 2>/dev/null ||
+            missing+=(python3-prometheus-client python3-yaml python3-venv)
     fi
     if wants sdk; then
         need python3 python3
@@ -154,7 +166,7 @@ run_part() {
         doc) RUSTDOCFLAGS="-D warnings" check cargo doc --no-deps --locked ;;
         test) suite cargo test --locked --no-fail-fast ;;
         behaviour | tidy) suite cargo test --locked --no-fail-fast --test "$1" ;;
-        conformance | browser | sdk) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
+        conformance | browser | sdk | deploy) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
     esac
 }
 

@@ -46,7 +46,12 @@ const IMPURE: &[&str] = &[
 const FILE_LINES: usize = 400;
 const FILE_LINES_CEILING: usize = 600;
 /// Files with more production lines than [`FILE_LINES`], and how many they have.
-const LONG_FILES: &[(&str, usize)] = &[("src/config/settings.rs", 429), ("src/origin/pool.rs", 401)];
+const LONG_FILES: &[(&str, usize)] = &[
+    ("src/config/settings.rs", 428),
+    ("src/edge/fill.rs", 402),
+    ("src/store/disk/log.rs", 402),
+    ("src/store/disk/mod.rs", 405),
+];
 
 const FUNCTION_LINES: usize = 70;
 /// Functions of more than [`FUNCTION_LINES`] lines, and how many they have.
@@ -369,7 +374,7 @@ fn files(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() && !SKIPPED.iter().any(|skipped| entry.file_name() == *skipped) {
             found.extend(files(&path, wanted));
-        } else if kind.is_file() && wanted(&path) {
+        } else if kind.is_file() && entry.file_name() != ".git" && wanted(&path) {
             found.push(path);
         }
     }

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::user_store;
 use crate::control::{CLI_AGENT, TOKEN_FILE};
-use crate::origin::{Balance, Config, Origin, OriginTls, OutBody, ServerConfig, Source, no_body};
+use crate::origin::{
+    Balance, Config, EjectConfig, Origin, OriginTls, OutBody, ServerConfig, Source, no_body,
+};
 
 const SYSTEM_STORE: &str = "/var/cache/larder";
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -126,6 +128,10 @@ impl NodeArgs {
             fill_timeout: TIMEOUT,
             idle_timeout: TIMEOUT,
             retries: 0,
+            retry_budget_millionths: 0,
+            http2: false,
+            health: None,
+            eject: EjectConfig::default(),
             max_connections: 1,
             queue: 0,
             queue_timeout: TIMEOUT,

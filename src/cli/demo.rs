@@ -86,7 +86,8 @@ dir = {assets}
         let faults: Vec<String> = checked.diagnostics.iter().map(ToString::to_string).collect();
         anyhow!("the demo's configuration can't be used: {}", faults.join("; "))
     })?;
-    run_node(config, |node| print_what_to_try(node, &assets, &cert))
+    let source = Box::new(move || Ok(config::check_text("(demo)", &text)));
+    run_node(config, source, |node| print_what_to_try(node, &assets, &cert))
 }
 
 fn print_what_to_try(node: &Node, assets: &Path, cert: &Path) {

@@ -6,12 +6,14 @@ mod completions;
 mod demo;
 mod explain;
 mod inspect;
+mod life;
 mod purge;
 mod schema;
 mod serve;
 mod status;
 mod token;
 mod warm;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +50,8 @@ enum Command {
     Inspect(inspect::Args),
     Explain(explain::Args),
     Token(token::Args),
+    Reload(life::Reload),
+    Drain(life::Drain),
     Completions(completions::Args),
 }
 
@@ -64,6 +68,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Reload(args) => life::reload(&args),
+        Command::Drain(args) => life::drain(&args),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

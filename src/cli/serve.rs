@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::user_store;
 use crate::config::{self, Config, Severity};
-use crate::node::{Ended, Node, Stopper};
+use crate::node::{Ended, Handle, Inheritance, Node, Source};
 use crate::telemetry;
 
 const DEFAULT_FILE: &str = "/etc/larder/larder.toml";
@@ -21,7 +21,9 @@ const DEFAULT_FILE: &str = "/etc/larder/larder.toml";
   larder serve --origin https://shop.example --listen 127.0.0.1:8080
   larder serve --origin ./public --memory 64MiB --workers 1
 
-Signals: SIGTERM and SIGINT drain, a second one stops at once.
+Signals: SIGTERM and SIGINT drain, a second one stops at once. SIGHUP reloads the configuration,
+SIGUSR1 opens the access log anew, SIGUSR2 has a new process, of the binary as it is now, take over
+without a failed request.
 Environment: LARDER_LOG sets the program log's level, e.g. LARDER_LOG=debug.")]
 pub(super) struct Args {
     /// The configuration file [default: /etc/larder/larder.toml]
@@ -52,18 +54,23 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     telemetry::init_program_log();
-    let loaded = match &args.origin {
-        Some(origin) => from_flags(&args, origin)?,
+    let source: Source = match &args.origin {
+        Some(origin) => {
+            let text = from_flags(&args, origin)?;
+            Box::new(move || Ok(config::check_text("(flags)", &text)))
+        }
         None => {
-            let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-            let hint = "; name one with --config, or run without a file: larder serve --origin URL";
-            let checked = config::check_file(path)
-                .with_context(|| format!("{}: can't be read{hint}", path.display()))?;
-            usable(checked)
+            let path = args.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+            Box::new(move || {
+                let told =
+                    |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+                config::check_file(&path).map_err(told)
+            })
         }
     };
-    let Some(config) = loaded else { return Ok(ExitCode::FAILURE) };
-    run_node(config, |_| ())
+    let hint = "name a configuration with --config, or run without a file: larder serve --origin URL";
+    let Some(config) = usable(source().context(hint)?) else { return Ok(ExitCode::FAILURE) };
+    run_node(config, source, |_| ())
 }
 
 /// The configuration, if it can be used; its faults are told either way.
@@ -81,7 +88,7 @@ fn usable(checked: config::Checked) -> Option<Config> {
 }
 
 /// Flags become a file's text, so that there is one way to validate.
-fn from_flags(args: &Args, origin: &str) -> anyhow::Result<Option<Config>> {
+fn from_flags(args: &Args, origin: &str) -> anyhow::Result<String> {
     let default_listen = [SocketAddr::from(([127, 0, 0, 1], 8080))];
     let listen = if args.listen.is_empty() { &default_listen[..] } else { &args.listen };
     let admin = args.admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8090)));
@@ -106,19 +113,23 @@ fn from_flags(args: &Args, origin: &str) -> anyhow::Result<Option<Config>> {
         }
         lines.push(format!("dir = {}", quoted(origin)));
     }
-    let text = lines.join("\n");
-    Ok(usable(config::check_text("(flags)", &text)))
+    Ok(lines.join("\n"))
 }
 
-/// Runs a node to its end; signals end it.
-pub(super) fn run_node(config: Config, on_ready: impl FnOnce(&Node)) -> anyhow::Result<ExitCode> {
-    let node = match Node::build(config) {
+/// Runs a node to its end; signals tell it what to do.
+pub(super) fn run_node(
+    config: Config,
+    source: Source,
+    on_ready: impl FnOnce(&Node),
+) -> anyhow::Result<ExitCode> {
+    let inheritance = Inheritance::take().context("what this process was started with can't be used")?;
+    let node = match Node::build(config, source, inheritance) {
         Ok(node) => node,
         Err(error) => bail!("{error}"),
     };
     on_ready(&node);
-    let ended = node.run(|stopper| {
-        tokio::spawn(stop_on_signals(stopper));
+    let ended = node.run(|node| {
+        tokio::spawn(obey_signals(node));
     })?;
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
@@ -127,10 +138,14 @@ pub(super) fn run_node(config: Config, on_ready: impl FnOnce(&Node)) -> anyhow::
     })
 }
 
-async fn stop_on_signals(stopper: Stopper) {
+async fn obey_signals(node: Handle) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let watch = || {
+        let kinds = [SignalKind::hangup(), SignalKind::user_defined2(), SignalKind::interrupt()];
+        let [hup, usr2, int] = kinds.map(signal);
+        Ok::<_, std::io::Error>((hup?, usr2?, int?, signal(SignalKind::terminate())?))
+    };
+    let Ok((mut hup, mut usr2, mut int, mut term)) = watch() else {
         tracing::warn!("signals can't be watched; SIGTERM ends the process without a drain");
         return;
     };
@@ -138,9 +153,10 @@ async fn stop_on_signals(stopper: Stopper) {
     let _file_too_large = signal(SignalKind::from_raw(libc::SIGXFSZ));
     loop {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = hup.recv() => node.reload(),
+            _ = usr2.recv() => node.upgrade(),
+            _ = term.recv() => node.stop(),
+            _ = int.recv() => node.stop(),
         }
-        stopper.stop();
     }
 }

@@ -26,16 +26,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.watch && !args.node.json && std::io::stdout().is_terminal() {
+        // A clean screen; what is shown then stands in place.
+        print!("\x1b[2J");
+        super::watch::watch(&args.node)?;
+    }
     loop {
         let status = args.node.get("/v1/status")?;
         if args.node.json {
             let text = if args.watch { status.to_string() } else { serde_json::to_string_pretty(&status)? };
             print_line(&text)?;
         } else {
-            if args.watch && std::io::stdout().is_terminal() {
-                // Clear the screen and go to its top.
-                print!("\x1b[2J\x1b[H");
-            }
             print_line(&render(&status))?;
         }
         if !args.watch {
@@ -98,19 +99,29 @@ fn render(status: &Value) -> String {
         lines.push(format!("{:<13}{pending} bytes are in effect and not durable: the disk fails", ""));
     }
     lines.extend(status["warmups"]["jobs"].as_array().into_iter().flatten().map(warm_job));
+    lines.extend(origins(status).into_iter().map(|(_, line)| line));
+    lines.join("\n")
+}
+
+/// A line for each server, and whether it is up.
+pub(super) fn origins(status: &Value) -> Vec<(bool, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lines = Vec::new();
     for origin in status["origins"].as_array().into_iter().flatten() {
         for server in origin["servers"].as_array().into_iter().flatten() {
-            let state = if server["up"].as_bool().unwrap_or(false) { "up" } else { "down" };
+            let is_up = server["up"].as_bool().unwrap_or(false);
+            let state = if is_up { "up" } else { "down" };
             let error = server["last_error"].as_str().map(|e| format!("   {e}")).unwrap_or_default();
-            lines.push(format!(
+            let line = format!(
                 "origin       {} {}   {state}   in flight {}{error}",
                 text(&origin["name"]),
                 text(&server["server"]),
-                number(&server["in_flight"])
-            ));
+                server["in_flight"].as_u64().unwrap_or(0)
+            );
+            lines.push((is_up, line));
         }
     }
-    lines.join("\n")
+    lines
 }
 
 fn warm_job(job: &Value) -> String {
@@ -122,7 +133,7 @@ fn warm_job(job: &Value) -> String {
     )
 }
 
-fn duration(secs: u64) -> String {
+pub(super) fn duration(secs: u64) -> String {
     match secs {
         0..60 => format!("{secs}s"),
         60..3600 => format!("{}m{}s", secs / 60, secs % 60),

@@ -99,7 +99,6 @@ impl Walk<'_> {
             Support::NotYet => {
                 self.diagnostics.warning(Place::At(place), path, format!("{what}; it has no effect"));
             }
-            Support::Refused => self.diagnostics.error(Place::At(place), path, what, "leave it out"),
         }
     }
 

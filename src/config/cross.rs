@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::check::Given;
 use super::diagnostic::{Diagnostics, Place};
 use crate::edge::config::Signed;
-use crate::net::{CertificateFiles, TlsError, load_certificates};
+use crate::net::{CertificateFiles, TlsError, client_ca, load_certificates};
 
 struct Cross<'a> {
     places: &'a HashMap<String, Range<usize>>,
@@ -188,6 +188,9 @@ impl Cross<'_> {
         }
         if let Some(tls) = admin.get("tls").and_then(Value::as_table) {
             self.certificate("admin.tls", tls);
+            if let Some(Err(error)) = text(tls, "client_ca").map(|ca| client_ca(ca.as_ref())) {
+                self.error("admin.tls.client_ca", error.to_string(), "a PEM file with certificates");
+            }
         }
         let sites: Vec<&str> = tables(root, "site").filter_map(|(_, site)| text(site, "name")).collect();
         for (i, token) in tables(admin, "token") {

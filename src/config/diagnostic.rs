@@ -47,15 +47,17 @@ impl fmt::Display for Diagnostic {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(f, "{}:{}:{}: {severity}: ", self.file, self.line, self.column)?;
-        if !self.setting.is_empty() {
-            write!(f, "{}: ", self.setting)?;
-        }
-        write!(f, "found: {}", self.found)?;
-        if !self.allowed.is_empty() {
-            write!(f, "; allowed: {}", self.allowed)?;
-        }
-        Ok(())
+        write!(f, "{}:{}:{}: {severity}: {}", self.file, self.line, self.column, self.what())
+    }
+}
+
+impl Diagnostic {
+    /// Without its place.
+    pub fn what(&self) -> String {
+        let setting = if self.setting.is_empty() { String::new() } else { format!("{}: ", self.setting) };
+        let allowed =
+            if self.allowed.is_empty() { String::new() } else { format!("; allowed: {}", self.allowed) };
+        format!("{setting}found: {}{allowed}", self.found)
     }
 }
 

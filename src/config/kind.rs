@@ -1,6 +1,7 @@
 //! Kinds of values: what is allowed, and how it is said.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::settings::Setting;
@@ -69,6 +70,9 @@ pub(super) enum Format {
     LogOutput,
     Rate,
     MediaType,
+    Share,
+    Statuses,
+    TargetOrEmpty,
 }
 
 impl Format {
@@ -101,6 +105,11 @@ impl Format {
             Self::Url => parse_server_url(text).is_some(),
             Self::Rate => text.is_empty() || parse_rate(text).is_some(),
             Self::MediaType => is_media_type(text),
+            Self::Share => parse_share(text).is_some(),
+            Self::Statuses => parse_statuses(text).is_some(),
+            Self::TargetOrEmpty => {
+                text.is_empty() || text.starts_with('/') && text.parse::<http::Uri>().is_ok()
+            }
         }
     }
 
@@ -127,6 +136,9 @@ impl Format {
                 r#"a media type in lower case without parameters, such as "text/css" or "text/*""#
             }
             Self::Rate => r#"a number a second or a minute, such as "50/s" or "600/m", up to 1000000, or """#,
+            Self::Statuses => r#"a status such as "204" or a range such as "200-399", from 100 to 599"#,
+            Self::TargetOrEmpty => r#"a path such as "/health", with a query or without, or """#,
+            Self::Share => r#"a share from 0% to 100% such as "10%" or "0.01%""#,
         }
     }
 }
@@ -264,6 +276,23 @@ pub(super) fn parse_rate(text: &str) -> Option<(u32, Duration)> {
     Some((u32::try_from(count).ok()?, Duration::from_secs(secs)))
 }
 
+/// `204`, `200-399`.
+pub(super) fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let status = |text| u16::try_from(parse_number(text)?).ok().filter(|status| (100..600).contains(status));
+    let (first, last) = (status(first)?, status(last)?);
+    (first <= last).then_some(first..=last)
+}
+
+/// `10%`, `0.01%`: in millionths, with up to four decimals.
+pub(super) fn parse_share(text: &str) -> Option<u32> {
+    let (whole, decimals) = text.strip_suffix('%')?.split_once('.').unwrap_or((text.strip_suffix('%')?, "0"));
+    let is_decimals = (1..=4).contains(&decimals.len()) && decimals.bytes().all(|b| b.is_ascii_digit());
+    let decimals = is_decimals.then(|| format!("{decimals:0<4}").parse::<u64>().ok())??;
+    let millionths = parse_number(whole)?.checked_mul(10_000)?.checked_add(decimals)?;
+    u32::try_from(millionths).ok().filter(|millionths| *millionths <= 1_000_000)
+}
+
 fn parse_number(text: &str) -> Option<u64> {
     let digits = text.trim_end();
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
@@ -303,6 +332,20 @@ mod tests {
         assert_eq!(parse_rate("600/m"), Some((600, Duration::from_secs(60))));
         for bad in ["", "50", "/s", "0/s", "-1/s", "1.5/s", "50/h", "50/", "1000001/s", "50/s "] {
             assert_eq!(parse_rate(bad), None, "{bad}");
+        }
+        for (text, millionths) in
+            [("100%", 1_000_000), ("0%", 0), ("10%", 100_000), ("0.01%", 100), ("2.5%", 25_000)]
+        {
+            assert_eq!(parse_share(text), Some(millionths), "{text}");
+        }
+        for bad in
+            ["", "%", "10", "101%", "100.0001%", "-1%", "1.%", ".5%", "0.00001%", "1e1%", "NaN%", "1.-1%"]
+        {
+            assert_eq!(parse_share(bad), None, "{bad}");
+        }
+        assert_eq!((parse_statuses("200-399"), parse_statuses("204")), (Some(200..=399), Some(204..=204)));
+        for bad in ["", "-", "200-", "-200", "399-200", "99", "600", "200-600", "2xx", "200 - 299"] {
+            assert_eq!(parse_statuses(bad), None, "{bad}");
         }
         assert_eq!(parse_percent("25%"), Some(25));
         assert_eq!(parse_percent("0%"), None);

@@ -7,6 +7,7 @@
 mod check;
 mod cross;
 mod diagnostic;
+mod fixed;
 mod kind;
 mod raw;
 mod resolve;
@@ -36,6 +37,8 @@ pub struct Config {
     pub workers: usize,
     /// How long a drain waits for responses.
     pub drain_timeout: Duration,
+    /// How long a new process may take to take over.
+    pub upgrade_timeout: Duration,
     /// How long readyz says 503 before listeners close.
     pub drain_delay: Duration,
     /// Peers whose forwarding fields are believed.
@@ -62,6 +65,8 @@ pub struct Config {
     pub sites: Vec<SiteConfig>,
     /// The access log.
     pub access_log: AccessLogConfig,
+    /// What a running node can't change.
+    fixed: fixed::Fixed,
 }
 
 /// `[admin]`.
@@ -71,6 +76,8 @@ pub struct AdminListener {
     pub listen: ListenConfig,
     /// Its certificate, when it speaks TLS.
     pub certificate: Option<CertificateFiles>,
+    /// Who signs the certificates that clients have to show; `None`: they need none.
+    pub client_ca: Option<PathBuf>,
     /// Who may use it.
     pub tokens: Vec<control::TokenConfig>,
 }
@@ -149,6 +156,14 @@ pub struct Checked {
     pub config: Option<Config>,
     /// All faults, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+    places: fixed::Places,
+}
+
+impl Checked {
+    /// What of it a node that runs with `running` can't change, each with its place.
+    pub fn refused_by(&self, running: &Config) -> Vec<Diagnostic> {
+        self.config.as_ref().map(|new| self.places.refuse(&running.fixed, &new.fixed)).unwrap_or_default()
+    }
 }
 
 /// Reads and validates a file; an error only when it can't be read at all.
@@ -167,21 +182,21 @@ pub fn check_text(file: &str, text: &str) -> Checked {
     check::fill(&mut values, settings::ROOT, "edge");
     let mut config = None;
     if !diagnostics.has_errors() {
+        let fixed = fixed::of(&values);
         match toml::Value::Table(values).try_into::<raw::Root>() {
-            Ok(raw) => config = Some(resolve::resolve(raw)),
+            Ok(raw) => config = Some(resolve::resolve(raw, fixed)),
             Err(error) => diagnostics.error(Place::File, "", error.to_string(), ""),
         }
     }
-    Checked { config, diagnostics: diagnostics.into_sorted() }
+    let places = fixed::Places::new(file, text, given.places);
+    Checked { config, diagnostics: diagnostics.into_sorted(), places }
 }
 
 /// The machine's or the cgroup's memory in bytes, whichever is less.
 pub fn available_memory() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total_kib = meminfo.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-    });
-    let machine = total_kib.map_or(1 << 30, |kib| kib * 1024);
+    // Not by /proc/meminfo: a service manager may hide that.
+    let system = rustix::system::sysinfo();
+    let machine = (system.totalram as u64).saturating_mul(u64::from(system.mem_unit)).max(1);
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     limit.and_then(|text| text.trim().parse().ok()).map_or(machine, |limit: u64| limit.min(machine))
 }

@@ -78,6 +78,7 @@ pub(super) struct Node {
     pub(super) workers: usize,
     pub(super) drain_timeout: Time,
     pub(super) drain_delay: Time,
+    pub(super) upgrade_timeout: Time,
     pub(super) trusted_proxies: Vec<String>,
 }
 
@@ -97,9 +98,16 @@ pub(super) struct CertKey {
 #[derive(Debug, Deserialize)]
 pub(super) struct Admin {
     pub(super) address: std::net::SocketAddr,
-    pub(super) tls: Option<CertKey>,
+    pub(super) tls: Option<AdminTls>,
     #[serde(default)]
     pub(super) token: Vec<Token>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct AdminTls {
+    #[serde(flatten)]
+    pub(super) pair: CertKey,
+    pub(super) client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -271,11 +279,33 @@ pub(super) struct Origin {
     pub(super) between_bytes_timeout: Time,
     pub(super) fill_timeout: Time,
     pub(super) idle_timeout: Time,
+    pub(super) http2: bool,
     pub(super) retries: u32,
+    pub(super) retry_budget: String,
+    pub(super) health: Health,
+    pub(super) eject: Eject,
     pub(super) max_connections: usize,
     pub(super) queue: usize,
     pub(super) queue_timeout: Time,
     pub(super) fills: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Health {
+    pub(super) path: String,
+    pub(super) interval: Time,
+    pub(super) timeout: Time,
+    pub(super) healthy: u32,
+    pub(super) unhealthy: u32,
+    pub(super) status: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Eject {
+    pub(super) consecutive_errors: u32,
+    pub(super) base: Time,
+    pub(super) max: Time,
+    pub(super) max_percent: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -295,4 +325,5 @@ pub(super) struct OriginTls {
 #[derive(Debug, Deserialize)]
 pub(super) struct AccessLog {
     pub(super) output: String,
+    pub(super) sample: String,
 }

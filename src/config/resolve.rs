@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use toml::{Table, Value};
 
-use super::kind::{parse_cidr, parse_rate, parse_server_url};
+use super::fixed::Fixed;
+use super::kind::{parse_cidr, parse_rate, parse_server_url, parse_share, parse_statuses};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
 use crate::edge::config::{
@@ -17,7 +18,7 @@ use crate::rules::encoding::Coding;
 use crate::rules::key::{QueryMode, QueryRule};
 use crate::rules::policy::{SetCookie, SitePolicy};
 use crate::rules::tags::{Separator, TagRule};
-use crate::telemetry::{AccessLogConfig, LogOutput};
+use crate::telemetry::{AccessLogConfig, EVERY_LINE, LogOutput};
 use crate::{origin, store};
 
 /// What a rule leaves open it takes from its site, setting by setting.
@@ -63,7 +64,7 @@ fn overlay(mut base: Table, over: Table) -> Table {
 }
 
 /// Builds the configuration from what is valid.
-pub(super) fn resolve(raw: raw::Root) -> Config {
+pub(super) fn resolve(raw: raw::Root, fixed: Fixed) -> Config {
     let workers = match raw.node.workers {
         0 => std::thread::available_parallelism().map_or(1, Into::into),
         workers => workers,
@@ -76,6 +77,7 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         workers,
         drain_timeout: raw.node.drain_timeout.get(),
         drain_delay: raw.node.drain_delay.get(),
+        upgrade_timeout: raw.node.upgrade_timeout.get(),
         trusted_proxies: cidrs(&raw.node.trusted_proxies),
         listen: raw.listen.iter().map(listen).collect(),
         certificates,
@@ -85,7 +87,8 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
                 tls: raw.admin.tls.is_some(),
                 proxy_protocol: false,
             },
-            certificate: raw.admin.tls.as_ref().map(files),
+            certificate: raw.admin.tls.as_ref().map(|tls| files(&tls.pair)),
+            client_ca: raw.admin.tls.as_ref().and_then(|tls| tls.client_ca.clone()),
             tokens: raw.admin.token.iter().filter_map(token).collect(),
         },
         metrics: raw.metrics.address.parse().ok(),
@@ -95,7 +98,11 @@ pub(super) fn resolve(raw: raw::Root) -> Config {
         store_path: raw.store.path,
         origins: raw.origin.iter().map(origin_config).collect(),
         sites: raw.site.iter().map(|site| site_config(site, &surrogate)).collect(),
-        access_log: AccessLogConfig { output: log_output(&raw.access_log.output) },
+        access_log: AccessLogConfig {
+            output: log_output(&raw.access_log.output),
+            sample_millionths: parse_share(&raw.access_log.sample).unwrap_or(EVERY_LINE),
+        },
+        fixed,
     }
 }
 
@@ -199,11 +206,31 @@ fn origin_config(raw: &raw::Origin) -> origin::Config {
         fill_timeout: raw.fill_timeout.get(),
         idle_timeout: raw.idle_timeout.get(),
         retries: raw.retries,
+        retry_budget_millionths: parse_share(&raw.retry_budget).unwrap_or_default(),
+        http2: raw.http2,
+        health: health(&raw.health),
+        eject: origin::EjectConfig {
+            consecutive_errors: raw.eject.consecutive_errors,
+            base: raw.eject.base.get(),
+            max: raw.eject.max.get(),
+            max_percent: raw.eject.max_percent,
+        },
         max_connections: raw.max_connections,
         queue: raw.queue,
         queue_timeout: raw.queue_timeout.get(),
         fills: raw.fills,
     }
+}
+
+fn health(raw: &raw::Health) -> Option<origin::HealthConfig> {
+    (!raw.path.is_empty()).then(|| origin::HealthConfig {
+        path: raw.path.clone(),
+        interval: raw.interval.get(),
+        timeout: raw.timeout.get(),
+        healthy: raw.healthy,
+        unhealthy: raw.unhealthy,
+        status: parse_statuses(&raw.status).unwrap_or(200..=399),
+    })
 }
 
 fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {

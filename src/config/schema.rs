@@ -25,7 +25,6 @@ fn table(settings: &[Setting], has_defaults: bool) -> Value {
             let note = match setting.support {
                 Support::Yes => "",
                 Support::NotYet => " (not in this version: no effect)",
-                Support::Refused => " (not in this version: refused)",
             };
             schema.insert("description".into(), format!("{}{note}", setting.doc).into());
             if has_defaults {

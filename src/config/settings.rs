@@ -22,9 +22,8 @@ pub(super) enum Default {
 pub(super) enum Support {
     Yes,
     /// Accepted with a warning: it has no effect yet, and going without is safe.
+    #[allow(dead_code, reason = "every setting has its effect for now")]
     NotYet,
-    /// Refused: going on without it would be unsafe.
-    Refused,
 }
 
 /// One setting.
@@ -55,12 +54,9 @@ const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Setting 
     Setting { name, kind, default: Default::Absent, support: Support::Yes, doc }
 }
 
+#[allow(dead_code, reason = "every setting has its effect for now")]
 const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
     Setting { name, kind, default: Default::Absent, support: Support::NotYet, doc }
-}
-
-const fn refused(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
-    Setting { name, kind, default: Default::Absent, support: Support::Refused, doc }
 }
 
 const fn by_profile(
@@ -124,6 +120,7 @@ const NODE: &[Setting] = &[
     ),
     setting("drain_timeout", ANY_TIME, r#""30s""#, "How long a drain waits for responses to finish"),
     setting("drain_delay", ANY_TIME, r#""0s""#, "readyz says 503 for this long before listeners close"),
+    setting("upgrade_timeout", TIMEOUT, r#""60s""#, "How long a new process may take to take over"),
     setting("trusted_proxies", CIDRS, "[]", "Peers whose X-Forwarded-* and Forwarded are believed"),
 ];
 
@@ -148,7 +145,7 @@ const ADMIN: &[Setting] = &[
 const ADMIN_TLS: &[Setting] = &[
     required("cert", text(Format::Path), "PEM file: the chain, leaf first"),
     required("key", text(Format::Path), "PEM file: the private key"),
-    refused("client_ca", text(Format::Path), "PEM file: who signs clients' certificates"),
+    optional("client_ca", text(Format::Path), "PEM file: who signs clients' certificates"),
 ];
 
 const ADMIN_TOKEN: &[Setting] = &[
@@ -381,20 +378,20 @@ const ORIGIN: &[Setting] = &[
     ),
     setting("host", text(Format::Any), r#""""#, "Host and SNI to send; empty: the client's Host"),
     setting("tls", Kind::Table(ORIGIN_TLS), "{}", "TLS towards the servers"),
-    later("http2", Kind::Bool, "Speak HTTP/2 with the servers"),
+    setting("http2", Kind::Bool, "false", "HTTP/2 by ALPN; without TLS with prior knowledge"),
     setting("connect_timeout", TIMEOUT, r#""2s""#, "Name, TCP and TLS together"),
     setting("first_byte_timeout", TIMEOUT, r#""15s""#, "Until the response's head"),
     setting("between_bytes_timeout", TIMEOUT, r#""10s""#, "Between two reads of its body"),
     setting("fill_timeout", duration(1, 24 * HOUR), r#""1h""#, "A whole fetch for the cache"),
     setting("idle_timeout", TIMEOUT, r#""60s""#, "How long an unused connection is kept"),
     setting("retries", Kind::Int { min: 0, max: 10 }, "1", "Other servers tried before any answer"),
-    later("retry_budget", text(Format::Any), "Retries as a share of requests"),
+    setting("retry_budget", text(Format::Share), r#""10%""#, "Retries as a share of requests"),
     setting("max_connections", Kind::Int { min: 1, max: 100_000 }, "256", "Connections to each server"),
     setting("queue", Kind::Int { min: 0, max: 1_000_000 }, "1024", "Requests that may wait for a connection"),
     setting("queue_timeout", TIMEOUT, r#""2s""#, "How long they may wait"),
     setting("fills", FILLS, "10000", "Fetches for the cache under way"),
-    later("health", Kind::Table(HEALTH), "Active probes"),
-    later("eject", Kind::Table(EJECT), "Passive ejection"),
+    setting("health", Kind::Table(HEALTH), "{}", "Active probes"),
+    setting("eject", Kind::Table(EJECT), "{}", "Passive ejection"),
 ];
 
 const SERVER: &[Setting] = &[
@@ -410,20 +407,22 @@ const ORIGIN_TLS: &[Setting] = &[
 ];
 
 const HEALTH: &[Setting] = &[
-    later("path", text(Format::Any), "What is asked"),
-    later("interval", ANY_TIME, "How often"),
-    later("timeout", ANY_TIME, "How long it may take"),
-    later("healthy", Kind::Int { min: 1, max: 100 }, "Successes until it is up"),
-    later("unhealthy", Kind::Int { min: 1, max: 100 }, "Failures until it is down"),
-    later("status", text(Format::Any), "Statuses that are a success"),
+    setting("path", text(Format::TargetOrEmpty), r#""""#, "What is asked; empty: no probes"),
+    setting("interval", duration(100, HOUR), r#""5s""#, "How often"),
+    setting("timeout", TIMEOUT, r#""1s""#, "How long it may take"),
+    setting("healthy", Kind::Int { min: 1, max: 100 }, "2", "Successes in a row until it is in again"),
+    setting("unhealthy", Kind::Int { min: 1, max: 100 }, "3", "Failures in a row until it is out"),
+    setting("status", text(Format::Statuses), r#""200-399""#, "Statuses that are a success"),
 ];
 
 const EJECT: &[Setting] = &[
-    later("consecutive_errors", Kind::Int { min: 1, max: 10_000 }, "Until a server is left out"),
-    later("base", ANY_TIME, "For how long at first"),
-    later("max", ANY_TIME, "For how long at most"),
-    later("max_percent", Kind::Int { min: 0, max: 100 }, "How many at once"),
+    setting("consecutive_errors", Kind::Int { min: 1, max: 10_000 }, "5", "Until a server is left out"),
+    setting("base", duration(1, HOUR * 24), r#""10s""#, "For how long at first; doubled each time"),
+    setting("max", duration(1, HOUR * 24), r#""5m""#, "For how long at most"),
+    setting("max_percent", Kind::Int { min: 0, max: 100 }, "50", "How many of the servers at once"),
 ];
 
-const ACCESS_LOG: &[Setting] =
-    &[setting("output", text(Format::LogOutput), r#""off""#, "off, stdout, stderr or a file")];
+const ACCESS_LOG: &[Setting] = &[
+    setting("output", text(Format::LogOutput), r#""off""#, "off, stdout, stderr or a file"),
+    setting("sample", text(Format::Share), r#""100%""#, "Of answers below 500; others are all logged"),
+];

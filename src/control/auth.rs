@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::problem::Problem;
 use crate::net::ConnInfo;
@@ -83,12 +83,26 @@ pub struct TokenFileError {
 
 #[derive(Debug)]
 pub(super) struct Tokens {
-    known: Vec<Arc<TokenConfig>>,
+    known: RwLock<Vec<Arc<TokenConfig>>>,
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
 }
 
 impl Tokens {
     pub(super) fn new(configured: &[TokenConfig], store: &Path) -> Result<Self, TokenFileError> {
+        let known = RwLock::new(Self::known(configured, store)?);
+        Ok(Self { known, failures: Mutex::default() })
+    }
+
+    /// Has other tokens be good from now on.
+    pub(super) fn replace(&self, known: Vec<Arc<TokenConfig>>) {
+        *self.known.write() = known;
+    }
+
+    /// The configured ones, or else the made one.
+    pub(super) fn known(
+        configured: &[TokenConfig],
+        store: &Path,
+    ) -> Result<Vec<Arc<TokenConfig>>, TokenFileError> {
         let mut known: Vec<_> = configured.iter().cloned().map(Arc::new).collect();
         if known.is_empty() {
             let path = store.join(TOKEN_FILE);
@@ -101,7 +115,7 @@ impl Tokens {
                 expires: None,
             }));
         }
-        Ok(Self { known, failures: Mutex::default() })
+        Ok(known)
     }
 
     /// The token of a request, if it has the scope.
@@ -185,7 +199,7 @@ impl Tokens {
         let hash = blake3::hash(token.trim_ascii());
         // All are compared, so that the time does not tell which one matched.
         let mut found = None;
-        for known in &self.known {
+        for known in self.known.read().iter() {
             let is_valid = known.expires.is_none_or(|expires| now < expires);
             if known.hash == hash && is_valid {
                 found = Some(known.clone());

@@ -47,7 +47,7 @@ impl Control {
     fn compact_once(&self) -> std::io::Result<u64> {
         let purges = &self.parts.purges;
         let before = purges.stats().entries;
-        let Some(below) = self.parts.edge.oldest_as_of() else { return Ok(before) };
+        let Some(below) = self.parts.edge.current().oldest_as_of() else { return Ok(before) };
         purges.compact(below)?;
         let entries = purges.stats().entries;
         tracing::info!(before, entries, "the log of purges was compacted");

@@ -39,7 +39,7 @@ pub(super) async fn explain(
         Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail.clone()).at(pointer, detail)
     };
     let asked: Asked = serde_json::from_slice(&body).map_err(|error| bad("#", error.to_string()))?;
-    let edge = &control.parts.edge;
+    let edge = control.parts.edge.current();
     let located = edge.locate(&asked.url).map_err(|error| bad("#/url", error.to_string()))?;
     token.check_site(&located.site)?;
     if asked.headers.len() > MAX_HEADERS {

@@ -20,7 +20,7 @@ pub(super) async fn readyz(State(control): State<Arc<Control>>) -> (StatusCode, 
     let is_ready = control.is_ready.load(Relaxed);
     let (code, listeners) =
         if is_ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "draining") };
-    let are_up = control.parts.origins.iter().all(|origin| origin.servers().iter().any(|s| s.up));
+    let are_up = control.origins().iter().all(|origin| origin.servers().iter().any(|s| s.up));
     let origins = if are_up { "ok" } else { "degraded" };
     let store = match control.parts.store.stats().disk {
         disk if disk.mode == Mode::Ok => "ok".to_owned(),

@@ -10,12 +10,15 @@ mod handler;
 mod health;
 mod idempotency;
 mod journal;
+mod life;
 mod metrics;
 mod objects;
 mod openapi;
 mod page;
 mod problem;
+mod process;
 mod purges;
+mod saturation;
 mod scans;
 mod status;
 mod warmups;
@@ -31,11 +34,14 @@ use prometheus_client::registry::Registry;
 
 pub use auth::{SCOPES, TOKEN_FILE, TokenConfig, TokenFileError, new_token};
 pub use handler::AdminHandler;
-pub use metrics::{ProcessMetrics, WorkerMetrics};
+pub use life::{Fault, Order, Orders, Reloaded};
+pub use metrics::WorkerMetrics;
+pub use process::ProcessMetrics;
 pub(crate) use purges::CLI_AGENT;
+pub use saturation::Saturation;
 pub use warmups::{WarmMetrics, Warmups};
 
-use crate::edge::Edge;
+use crate::edge::LiveEdge;
 use crate::net::Connections;
 use crate::origin::Origin;
 use crate::purge::Purges;
@@ -49,15 +55,13 @@ pub struct Parts {
     /// The node's public name.
     pub name: String,
     /// The data path.
-    pub edge: Arc<Edge>,
+    pub edge: Arc<LiveEdge>,
     /// The store.
     pub store: Arc<Store>,
     /// The log of purges.
     pub purges: Arc<Purges>,
     /// Warm jobs.
     pub warmups: Arc<Warmups>,
-    /// All origins.
-    pub origins: Vec<Arc<Origin>>,
     /// The connections of the data listeners.
     pub connections: Arc<Connections>,
     /// Node time.
@@ -66,6 +70,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Directory of the store, where a made token is kept.
     pub store_path: PathBuf,
+    /// Whoever reloads and drains.
+    pub orders: Orders,
 }
 
 /// The control path of a node.
@@ -98,9 +104,21 @@ impl Control {
         self.is_ready.store(is_ready, Relaxed);
     }
 
-    /// Runs the warm jobs, for as long as the node runs.
-    pub fn warm(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.parts.warmups.clone().run()
+    /// The warm jobs.
+    pub fn warmups(&self) -> &Arc<Warmups> {
+        &self.parts.warmups
+    }
+
+    /// All origins that are in use.
+    pub(crate) fn origins(&self) -> Vec<Arc<Origin>> {
+        self.parts.edge.current().config().origins.clone()
+    }
+
+    /// Reads or makes what these tokens need; the result has them replace those in use.
+    pub fn prepare_tokens(&self, tokens: &[TokenConfig]) -> Result<impl FnOnce() + use<>, TokenFileError> {
+        let known = Tokens::known(tokens, &self.parts.store_path)?;
+        let tokens = self.tokens.clone();
+        Ok(move || tokens.replace(known))
     }
 
     /// For the data path: whether a token may be told how a response of a site was found.
@@ -125,6 +143,8 @@ impl Control {
             .route("/v1/warmups/{id}/urls", get(warmups::urls))
             .route("/openapi.json", get(openapi::openapi))
             .merge(purges::dialect::routes())
+            .route("/v1/reload", post(life::reload))
+            .route("/v1/drain", post(life::drain))
             .merge(open_routes());
         let api = api.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
         // Outside first: what is only answered again is not recorded again.

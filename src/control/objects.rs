@@ -48,7 +48,8 @@ pub(super) async fn objects(
     let selector = match (asked.prefix, asked.tag) {
         (Some(_), Some(_)) => return Err(bad("tag", "it goes not together with prefix")),
         (Some(prefix), None) => {
-            let selected = control.parts.edge.select_prefix(&prefix);
+            let edge = control.parts.edge.current();
+            let selected = edge.select_prefix(&prefix);
             let (own, selector) = selected.map_err(|error| bad("prefix", &error.to_string()))?;
             token.check_site(&own.name)?;
             selector
@@ -58,7 +59,7 @@ pub(super) async fn objects(
         (None, None) => return Err(bad("url", "one of url, prefix, tag and site is needed")),
     };
     let sites = control.sites_of(&token, site)?;
-    let (edge, is_of_all_sites) = (control.parts.edge.clone(), sites.is_none());
+    let (edge, is_of_all_sites) = (control.parts.edge.current(), sites.is_none());
     let probe = Probe::new(&[selector], site);
     let walked = control.scans.run(move || {
         let sites = sites.unwrap_or_default();
@@ -76,12 +77,12 @@ async fn of_url(
     url: &str,
     site: Option<&str>,
 ) -> Result<Json<Value>, Problem> {
-    let located = control.parts.edge.locate(url).map_err(|error| bad("url", &error.to_string()))?;
+    let located = control.parts.edge.current().locate(url).map_err(|error| bad("url", &error.to_string()))?;
     token.check_site(&located.site)?;
     let mut items = Vec::new();
     if site.is_none_or(|site| *site == *located.site) {
         for key in &located.keys {
-            items.extend(control.parts.edge.inspect(key).await);
+            items.extend(control.parts.edge.current().inspect(key).await);
         }
     }
     Ok(Json(json!({
@@ -114,7 +115,7 @@ pub(super) async fn tags(
     let Query(asked) = asked.map_err(|error| bad("query", &error.body_text()))?;
     let (limit, after) = page::read::<String>(asked.limit.as_deref(), asked.after.as_deref())?;
     let sites = control.sites_of(&token, asked.site.as_deref())?;
-    let (edge, is_of_all_sites) = (control.parts.edge.clone(), sites.is_none());
+    let (edge, is_of_all_sites) = (control.parts.edge.current(), sites.is_none());
     let probe = Probe::new(&[Selector::All], asked.site.as_deref());
     let walked = control.scans.run(move || {
         let sites = sites.unwrap_or_default();
@@ -133,7 +134,7 @@ impl Control {
     /// The sites that an answer may speak of; `None`: all.
     fn sites_of(&self, token: &TokenConfig, site: Option<&str>) -> Result<Option<Vec<String>>, Problem> {
         if let Some(site) = site {
-            let is_known = self.parts.edge.config().sites.iter().any(|known| *known.name == *site);
+            let is_known = self.parts.edge.current().config().sites.iter().any(|known| *known.name == *site);
             token.check_site(site)?;
             if !is_known {
                 return Err(bad("site", &format!("there is no site {site:?}")));

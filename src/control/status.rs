@@ -22,7 +22,8 @@ pub(super) async fn status(
     let now = control.parts.clock.now();
     control.tokens.authorize(&headers, &conn, "read", now)?;
     let parts = &control.parts;
-    let totals = parts.edge.metrics().totals();
+    let edge = parts.edge.current();
+    let totals = edge.metrics().totals();
     let of = |name: &str| totals.iter().find(|(n, _)| *n == name).map_or(0, |(_, count)| *count);
     let from_cache = of("hit") + of("hit_stale") + of("collapsed") + of("revalidated");
     let cacheable = from_cache + of("miss");
@@ -30,7 +31,7 @@ pub(super) async fn status(
     let requests: serde_json::Map<String, Value> =
         totals.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect();
     let store = parts.store.stats();
-    let sites: Vec<&str> = parts.edge.config().sites.iter().map(|site| &*site.name).collect();
+    let sites: Vec<&str> = edge.config().sites.iter().map(|site| &*site.name).collect();
     Ok(Json(json!({
         "node": parts.name,
         "version": env!("CARGO_PKG_VERSION"),
@@ -39,9 +40,9 @@ pub(super) async fn status(
         "connections": parts.connections.open(),
         "requests": requests,
         "hit_ratio": hit_ratio,
-        "response_bytes": parts.edge.metrics().bytes(),
-        "fetches_in_flight": parts.edge.flights(),
-        "access_log_dropped": parts.edge.access_log_dropped(),
+        "response_bytes": edge.metrics().bytes(),
+        "fetches_in_flight": edge.flights(),
+        "access_log_dropped": edge.access_log().dropped(),
         "store": describe_store(&store),
         "purges": describe_purges(&parts.purges.stats()),
         "warmups": parts.warmups.status(),
@@ -105,6 +106,6 @@ fn describe_purges(stats: &purge::Stats) -> Value {
 }
 
 fn describe_origins(control: &Control) -> Vec<Value> {
-    let origins = control.parts.origins.iter();
-    origins.map(|origin| json!({ "name": origin.name(), "servers": origin.servers() })).collect()
+    let origins = control.origins();
+    origins.iter().map(|origin| json!({ "name": origin.name(), "servers": origin.servers() })).collect()
 }

@@ -189,6 +189,11 @@ impl Collapse {
         *hint = Hint { vary: Some(vary.clone()), ..Hint::default() };
     }
 
+    /// Requests that are answered from flights under way, beside the one a flight that leads it.
+    pub(super) fn followers(&self) -> usize {
+        self.flights.lock().values().map(|flight| flight.readers().saturating_sub(1)).sum()
+    }
+
     /// The lowest `as_of` of the flights under way.
     pub(super) fn oldest_as_of(&self) -> Option<u64> {
         self.flights.lock().values().map(|flight| flight.as_of()).min()

@@ -36,6 +36,8 @@ pub struct Config {
     pub fills: Fills,
     /// The sites; a request's Host picks one.
     pub sites: Vec<Arc<Site>>,
+    /// All origins, those that no site names too.
+    pub origins: Vec<Arc<Origin>>,
 }
 
 /// One `[[site]]`.

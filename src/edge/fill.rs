@@ -19,6 +19,7 @@ use super::flight::{End, Flight, Published, Unshared, WINDOW_BYTES};
 use super::forward::Purpose;
 use super::purged::take_tags;
 use super::slices::Sliced;
+use super::trail::{self, Trail};
 use super::{Edge, framing, resume};
 use crate::object::{Head, Object};
 use crate::origin::{InterimSender, OriginBody, OriginError, on_interim};
@@ -53,6 +54,8 @@ pub(super) struct Fill {
     /// Where interim responses go, if anywhere.
     pub(super) interim: Option<InterimSender>,
     pub(super) resumable: Option<resume::Resumable>,
+    /// Where it is told how long the origin took.
+    pub(super) trail: Option<Trail>,
 }
 
 /// What a fill fetches.
@@ -99,6 +102,7 @@ impl Fill {
             private: None,
             interim: None,
             resumable: None,
+            trail: None,
         }
     }
 
@@ -167,7 +171,8 @@ impl Fill {
         }
         let request_time = self.edge.clock.now();
         let version = self.edge.store.version();
-        let mut response = self.admitted.treatment.origin.send(request).await?;
+        let answering = self.admitted.treatment.origin.send(request);
+        let mut response = trail::timed(self.trail.as_ref(), answering).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
         framing::check(&mut response, reject_unknown)?;
         let response_time = self.edge.clock.now();

@@ -22,6 +22,12 @@ impl Fills {
         Self { turns: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), most }
     }
 
+    /// The share of it that is taken, from 0 to 1.
+    pub fn used(&self) -> f64 {
+        let most = self.most.clamp(1, Semaphore::MAX_PERMITS);
+        1.0 - self.turns.available_permits() as f64 / most as f64
+    }
+
     /// Whether a quarter is left for others, with one more under way.
     pub(super) fn has_spare(&self) -> bool {
         self.turns.available_permits() > self.most / 4

@@ -130,9 +130,12 @@ impl Flight {
 
     /// Publishes what the flight came to; the first word counts.
     pub(super) fn publish(&self, published: Published) {
-        self.change(|state| {
-            state.published.get_or_insert(published);
-        });
+        self.change(|state| _ = state.published.get_or_insert(published));
+    }
+
+    /// How many wait for it or read from it.
+    pub(super) fn readers(&self) -> usize {
+        self.state.lock().positions.values().sum()
     }
 
     /// Adds a chunk for the followers.
@@ -229,7 +232,7 @@ impl Flight {
 
 impl State {
     fn slowest(&self) -> Option<u64> {
-        self.positions.first_key_value().map(|(position, _)| *position)
+        self.positions.keys().next().copied()
     }
 
     /// Whether the fetch of a windowed fill may go on: nobody is there, or nobody far behind.

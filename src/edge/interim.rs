@@ -4,6 +4,7 @@
 use http::request::Parts;
 use http::{Request, Response};
 
+use super::trail;
 use crate::net::Interim;
 use crate::origin::{
     InterimReceiver, InterimSender, Origin, OriginBody, OriginError, OutBody, interim_channel, on_interim,
@@ -49,5 +50,5 @@ pub(super) async fn send(
     if let Some(sender) = sender {
         on_interim(&mut request, sender);
     }
-    relaying(relay, origin.send(request)).await
+    trail::timed(trail::of(parts), relaying(relay, origin.send(request))).await
 }

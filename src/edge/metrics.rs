@@ -70,26 +70,41 @@ struct SiteMetrics {
     ttfb: Histogram,
 }
 
+impl SiteMetrics {
+    fn new(workers: usize) -> Self {
+        Self {
+            requests: Cells::new(workers, METHODS.len() * CLASSES.len() * OUTCOMES.len()),
+            bytes: Cells::new(workers, OUTCOMES.len()),
+            duration: Histogram::new(workers, OUTCOMES.len()),
+            ttfb: Histogram::new(workers, OUTCOMES.len()),
+        }
+    }
+}
+
 /// The counters of all sites, and of the requests that reached none.
 #[derive(Debug)]
 pub struct EdgeMetrics {
     names: Vec<Arc<str>>,
     /// By site index; the last is for requests without a site.
-    sites: Vec<SiteMetrics>,
-    refused: Cells,
+    sites: Vec<Arc<SiteMetrics>>,
+    refused: Arc<Cells>,
 }
 
 impl EdgeMetrics {
     /// All at zero.
     pub fn new(workers: usize, names: Vec<Arc<str>>) -> Self {
-        let site = || SiteMetrics {
-            requests: Cells::new(workers, METHODS.len() * CLASSES.len() * OUTCOMES.len()),
-            bytes: Cells::new(workers, OUTCOMES.len()),
-            duration: Histogram::new(workers, OUTCOMES.len()),
-            ttfb: Histogram::new(workers, OUTCOMES.len()),
+        let sites = (0..=names.len()).map(|_| Arc::new(SiteMetrics::new(workers))).collect();
+        Self { names, sites, refused: Arc::new(Cells::new(workers, Reason::ALL.len())) }
+    }
+
+    /// The same counters for sites that may be others: a name that stays goes on where it is.
+    pub(super) fn renamed(&self, workers: usize, names: Vec<Arc<str>>) -> Self {
+        let of = |name: &Arc<str>| {
+            let known = self.names.iter().zip(&self.sites).find(|(known, _)| *known == name);
+            known.map_or_else(|| Arc::new(SiteMetrics::new(workers)), |(_, site)| site.clone())
         };
-        let sites = (0..=names.len()).map(|_| site()).collect();
-        Self { names, sites, refused: Cells::new(workers, Reason::ALL.len()) }
+        let sites = names.iter().map(of).chain(self.sites.last().cloned()).collect();
+        Self { names, sites, refused: self.refused.clone() }
     }
 
     fn site(&self, index: Option<usize>) -> &SiteMetrics {
@@ -131,7 +146,7 @@ impl EdgeMetrics {
             let sum = |site: &SiteMetrics| -> u64 {
                 (0..cells).map(|i| site.requests.sum(i * OUTCOMES.len() + outcome as usize)).sum()
             };
-            (outcome.as_str(), self.sites.iter().map(sum).sum())
+            (outcome.as_str(), self.sites.iter().map(|site| sum(site)).sum())
         };
         OUTCOMES.into_iter().map(of).collect()
     }
@@ -139,12 +154,12 @@ impl EdgeMetrics {
     /// Bytes of bodies sent.
     pub fn bytes(&self) -> u64 {
         let all = |site: &SiteMetrics| (0..OUTCOMES.len()).map(|i| site.bytes.sum(i)).sum::<u64>();
-        self.sites.iter().map(all).sum()
+        self.sites.iter().map(|site| all(site)).sum()
     }
 
     fn labelled(&self) -> impl Iterator<Item = (&str, &SiteMetrics)> {
         let names = self.names.iter().map(|name| &**name).chain([""]);
-        names.zip(&self.sites)
+        names.zip(self.sites.iter().map(|site| &**site))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use tokio::sync::oneshot;
 
 use super::admit::Admitted;
@@ -15,7 +15,7 @@ use super::flight::{Flight, Published, Unshared};
 use super::forward::Purpose;
 use super::interim::{self, relaying};
 use super::refusal::{Reason, Refusal};
-use super::{Edge, Outcome, framing, respond};
+use super::{Edge, Outcome, framing, respond, trail};
 use crate::object::{Head, Object};
 use crate::origin::{InterimSender, OriginError};
 use crate::rules::cache_status::{CacheStatus, Fwd};
@@ -73,7 +73,7 @@ impl Edge {
                     // Joined before the fetch begins, which would find nobody to fetch for.
                     let reader = flight.join();
                     let (interim, relay) = interim::to_client(parts).unzip();
-                    let private = self.launch(admitted, &parts.headers, base.clone(), lead, interim);
+                    let private = self.launch(admitted, parts, base.clone(), lead, interim);
                     (reader, flight, Some(private), relay)
                 }
             };
@@ -129,15 +129,16 @@ impl Edge {
     fn launch(
         self: &Arc<Self>,
         admitted: &Arc<Admitted>,
-        request: &HeaderMap,
+        parts: &Parts,
         base: Option<Arc<Object>>,
         lead: Lead,
         interim: Option<InterimSender>,
     ) -> oneshot::Receiver<Private> {
         let (private, receiver) = oneshot::channel();
-        let mut fill = Fill::new(self, admitted, request, lead);
+        let mut fill = Fill::new(self, admitted, &parts.headers, lead);
+        fill.trail = trail::of(parts).cloned();
         let size = admitted.treatment.range_slices;
-        if size > 0 && base.is_none() && request.contains_key(header::RANGE) {
+        if size > 0 && base.is_none() && parts.headers.contains_key(header::RANGE) {
             fill.wanted = Wanted::Whole { slice_over: Some(size) };
         }
         (fill.base, fill.private, fill.interim) = (base, Some(private), interim);

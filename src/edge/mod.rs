@@ -38,10 +38,12 @@ mod fills;
 mod flight;
 mod forward;
 mod framing;
+mod gauges;
 mod head;
 mod holdings;
 mod inspect;
 mod interim;
+mod live;
 mod lookup;
 mod malformed;
 mod metrics;
@@ -64,6 +66,7 @@ mod serve;
 mod signed;
 mod sites;
 mod slices;
+mod trail;
 mod warm;
 
 use std::sync::Arc;
@@ -76,8 +79,10 @@ pub use addressed::{Addressed, is_purge_location, is_purge_method};
 pub use answer::Answer;
 pub use body::{Body, BodyError};
 pub use explain::{Explanation, Lifetime};
+pub use gauges::EdgeGauges;
 pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
+pub use live::LiveEdge;
 pub use metrics::{EdgeMetrics, Outcome};
 pub use warm::{Warm, Warmed, Warming};
 
@@ -115,12 +120,13 @@ pub struct Edge {
     store: Arc<Store>,
     purges: Arc<Purges>,
     collapse: Arc<Collapse>,
-    misses: Misses,
+    misses: Arc<Misses>,
     encoder: Arc<Pool>,
     clock: Clock,
     metrics: EdgeMetrics,
-    access_log: AccessLog,
-    debug_right: debug::DebugRight,
+    access_log: Arc<AccessLog>,
+    debug_right: Arc<debug::DebugRight>,
+    workers: usize,
 }
 
 /// What the driver does next.
@@ -151,22 +157,22 @@ impl Edge {
         workers: usize,
     ) -> Arc<Self> {
         let names = config.sites.iter().map(|site| site.name.clone()).collect();
-        let via = HeaderValue::try_from(format!("1.1 {}", config.node));
-        let capability = HeaderValue::try_from(format!("{}=\"Surrogate/1.0\"", config.node));
+        let metrics = EdgeMetrics::new(workers, names);
         Arc::new(Self {
-            sites: Sites::new(&config.sites),
-            routes: Routes::new(workers),
-            via: via.unwrap_or(HeaderValue::from_static("1.1 larder")),
-            surrogate_capability: capability.unwrap_or(HeaderValue::from_static("larder=\"Surrogate/1.0\"")),
             store,
             purges,
             collapse: Collapse::new(),
-            misses: Misses::default(),
+            misses: Arc::default(),
             encoder: Pool::new(),
             clock,
-            metrics: EdgeMetrics::new(workers, names),
-            access_log,
-            debug_right: debug::DebugRight::default(),
+            metrics,
+            access_log: Arc::new(access_log),
+            debug_right: Arc::default(),
+            workers,
+            sites: Sites::new(&config.sites),
+            routes: Routes::new(workers),
+            via: live::via(&config.node),
+            surrogate_capability: live::surrogate_capability(&config.node),
             config,
         })
     }
@@ -184,16 +190,6 @@ impl Edge {
     /// The configuration it runs with.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Fetches under way that others may follow.
-    pub fn flights(&self) -> usize {
-        self.collapse.in_flight()
-    }
-
-    /// Lines that the access log had to drop.
-    pub fn access_log_dropped(&self) -> u64 {
-        self.access_log.dropped()
     }
 
     fn answer(
@@ -218,6 +214,7 @@ impl Edge {
                 return Answer::now(Record::open(self, &asked, outcome, response));
             }
         };
+        trail::begin(&mut parts, &self.access_log);
         let now = self.clock.at(started);
         let step = self.step(&admitted, &parts, now);
         if let Step::Hit(object) = &step {
@@ -226,6 +223,7 @@ impl Edge {
             let asked = asked_of(&admitted, &parts, conn, started);
             return Answer::now(Record::open(self, &asked, Outcome::Hit, response));
         }
+        trail::identify(&mut parts.headers);
         if let Some(interim) = conn.interim(parts.version) {
             parts.extensions.insert(interim);
         }

@@ -12,6 +12,7 @@ use super::admit::Admitted;
 use super::body::Body;
 use super::config::Site;
 use super::metrics::Outcome;
+use super::trail::{self, Trail};
 use crate::net::ConnInfo;
 use crate::telemetry::{AccessRecord, rfc3339};
 
@@ -50,7 +51,7 @@ impl Record {
         edge.metrics.answered(site, &asked.parts.method, response.status(), outcome, ttfb_us);
         let log = edge
             .access_log
-            .is_on()
+            .wants(response.status().as_u16())
             .then(|| Box::new(describe(edge, asked, outcome, response.status().as_u16(), ttfb_us)));
         let record = Self {
             edge: edge.clone(),
@@ -83,7 +84,7 @@ impl Drop for Record {
             log.bytes = self.bytes;
             log.complete = self.is_complete;
             log.duration_us = took_us;
-            self.edge.access_log.write(*log);
+            self.edge.access_log.write(log);
         }
     }
 }
@@ -109,6 +110,7 @@ fn describe(edge: &Edge, asked: &Asked<'_>, outcome: Outcome, status: u16, ttfb_
     let host = parts.uri.authority().map_or_else(|| field(header::HOST), ToString::to_string);
     AccessRecord {
         time: rfc3339(edge.clock.now()),
+        request_id: trail::request_id(&parts.headers).map_or_else(trail::new_id, ToOwned::to_owned),
         client: asked.client,
         site: asked.site.map(|site| site.name.clone()).unwrap_or_default(),
         method: parts.method.to_string(),
@@ -118,11 +120,12 @@ fn describe(edge: &Edge, asked: &Asked<'_>, outcome: Outcome, status: u16, ttfb_
         protocol: format!("{:?}", parts.version),
         status,
         result: outcome.as_str(),
-        tier: if matches!(outcome, Outcome::Hit | Outcome::HitStale) { "memory" } else { "" },
+        tier: trail::of(parts).map_or("", Trail::tier),
         bytes: 0,
         complete: false,
         ttfb_us,
         duration_us: 0,
+        origin_us: trail::of(parts).and_then(Trail::origin_us),
         tls: asked.conn.tls,
         user_agent: field(header::USER_AGENT),
         referer: field(header::REFERER),

@@ -9,6 +9,7 @@ use super::Edge;
 use super::admit::Admitted;
 use super::body::Body;
 use super::respond::{self, Serving};
+use super::trail;
 use crate::object::Object;
 use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::time::Millis;
@@ -23,6 +24,7 @@ impl Edge {
         now: Millis,
     ) -> Response<Body> {
         self.store.promote(object.head.key.hash());
+        trail::found(parts, object);
         object.touch(now);
         self.encode(&admitted.treatment, object);
         self.encode_against(&admitted.treatment, object, &parts.headers);
@@ -45,6 +47,7 @@ impl Edge {
         fwd: Option<(Fwd, Option<u16>)>,
         detail: &str,
     ) -> Response<Body> {
+        trail::found(parts, object);
         let status = CacheStatus {
             hit: fwd.is_none(),
             fwd: fwd.map(|(fwd, _)| fwd),

@@ -44,6 +44,7 @@ pub(super) struct Activity {
     /// When the connection was polled last, in nanoseconds since `started`.
     polled_at: AtomicU64,
     is_h2: AtomicBool,
+    is_leaving: AtomicBool,
     /// Whether a request's head was ever complete.
     has_begun: AtomicBool,
     /// Whether bytes came during a response: perhaps the begin of the next request.
@@ -79,6 +80,7 @@ impl Activity {
             started: Instant::now(),
             polled_at: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             read_while_busy: AtomicBool::new(false),
             has_body: AtomicBool::new(false),
@@ -195,6 +197,20 @@ impl Activity {
         if self.lingering_since.load(Relaxed) == 0 {
             self.lingering_since.store(self.now_ms(), Relaxed);
         }
+    }
+
+    /// The client is to leave after the next response.
+    pub(super) fn leave(&self) {
+        self.is_leaving.store(true, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Relaxed)
+    }
+
+    pub(super) fn is_h2(&self) -> bool {
+        self.is_h2.load(Relaxed)
     }
 
     /// The node drains: the connection ends once nothing is in flight.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
@@ -137,7 +137,12 @@ impl<B, F: Future<Output = Response<B>> + Unpin> Future for Answering<F> {
             // What its making hits, on HTTP/2 in a task of its own, is the connection's.
             ending.activity.integrity.take_poison();
         }
-        let response = ready!(polled);
+        let mut response = ready!(polled);
+        if let Some(ending) = &self.ending
+            && ending.activity.is_leaving()
+        {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         match self.ending.take() {
             Some(ending) => Poll::Ready(Ok(response.map(|body| ending.with(body)))),
             // Polled after its end, which nobody does.

@@ -23,8 +23,9 @@ use super::io::TrackedIo;
 use super::limits::Permit;
 use super::listener::Server;
 use super::metrics::End;
+use super::phase::drain_of;
 use super::proxy_protocol::{self, Addresses};
-use super::{ConnInfo, Handler, Phase};
+use super::{ConnInfo, Handler, Limits, Phase};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between the first two looks at a preface that comes in pieces; then twice as long each time.
@@ -60,10 +61,10 @@ pub(super) async fn serve_proxied<H: Handler>(
     let header = async {
         tokio::select! {
             header = proxy_protocol::read(&mut stream) => Some(header),
-            _ = drains.changed() => None,
+            () = drain_of(&mut drains) => None,
         }
     };
-    match timeout(server.limits.header_timeout, header).await {
+    match timeout(server.limits().header_timeout, header).await {
         Ok(Some(Ok(Some(Addresses { source, destination })))) => {
             (info.peer, info.local) = (source, destination);
         }
@@ -96,7 +97,7 @@ pub(super) async fn serve<H: Handler>(
     tls: Option<tokio_rustls::TlsAcceptor>,
     phase: watch::Receiver<Phase>,
 ) {
-    let header_timeout = server.limits.header_timeout;
+    let header_timeout = server.limits().header_timeout;
     let activity = info.activity.clone();
     let Some(acceptor) = tls else {
         let mut drains = phase.clone();
@@ -104,7 +105,7 @@ pub(super) async fn serve<H: Handler>(
             tokio::select! {
                 protocol = detect(&stream) => protocol,
                 // Opened ahead of time, as browsers do, and still unused: nobody misses it.
-                _ = drains.changed() => None,
+                () = drain_of(&mut drains) => None,
             }
         };
         let protocol = match timeout(header_timeout, detected).await {
@@ -126,7 +127,7 @@ async fn serve_tls<H: Handler>(
     activity: Arc<Activity>,
     phase: watch::Receiver<Phase>,
 ) {
-    let (peer, header_timeout) = (info.peer, server.limits.header_timeout);
+    let (peer, header_timeout) = (info.peer, server.limits().header_timeout);
     let io = TrackedIo::new(stream, activity.clone());
     // Boxed, so that the handshake's state is gone when the connection idles.
     let mut drains = phase.clone();
@@ -134,7 +135,7 @@ async fn serve_tls<H: Handler>(
         tokio::select! {
             accepted = acceptor.accept(io) => accepted,
             () = async {
-                let _ = drains.changed().await;
+                drain_of(&mut drains).await;
                 tokio::time::sleep(DRAIN_GRACE).await;
             } => Err(std::io::ErrorKind::TimedOut.into()),
         }
@@ -187,7 +188,7 @@ async fn speak<H: Handler, I>(
 {
     let peer = info.peer;
     let info = Arc::new(info);
-    let limits = server.limits.clone();
+    let limits = server.limits();
     let service = {
         let info = info.clone();
         let (handler, activity) = (server.handler.clone(), activity.clone());
@@ -213,7 +214,7 @@ async fn speak<H: Handler, I>(
                 .max_buf_size(limits.header_bytes.max(BUFFER_BYTES))
                 .header_read_timeout(None)
                 .serve_connection(io, service);
-            drive(Box::pin(conn), &activity, &server, phase).await
+            drive(Box::pin(conn), &activity, &limits, phase).await
         }
         Protocol::Http2 => {
             activity.set_h2();
@@ -223,7 +224,7 @@ async fn speak<H: Handler, I>(
                 .max_header_list_size(limits.header_bytes as u32)
                 .max_send_buf_size(H2_SEND_BUFFER_BYTES)
                 .serve_connection(io, service);
-            drive(Box::pin(conn), &activity, &server, phase).await
+            drive(Box::pin(conn), &activity, &limits, phase).await
         }
     };
     if let Err(end) = result {
@@ -280,16 +281,20 @@ fn poll_conn(conn: Pin<&mut impl Drain>, activity: &Activity, cx: &mut Context<'
 }
 
 /// Runs a connection until it ends, its deadline passes or the node stops.
-async fn drive<H: Handler>(
+async fn drive(
     mut conn: Pin<Box<impl Drain>>,
     activity: &Activity,
-    server: &Server<H>,
+    limits: &Limits,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<(), End> {
-    let mut watchdog = pin!(Watchdog::new(activity, server));
+    let mut watchdog = pin!(Watchdog::new(activity, limits));
     let mut is_draining = false;
     loop {
-        if *phase.borrow_and_update() != Phase::Run && !is_draining {
+        let now = *phase.borrow_and_update();
+        if now == Phase::Leave && !is_draining && !activity.is_h2() {
+            // A request may be on its way: it is answered, and its client told to come no more.
+            activity.leave();
+        } else if now != Phase::Run && !is_draining {
             is_draining = true;
             activity.drain();
             conn.as_mut().graceful_shutdown();
@@ -342,24 +347,24 @@ async fn drive<H: Handler>(
 
 /// The one timer of a connection. It is moved only to an earlier time; when it fires too early
 /// because there was progress, it is armed again.
-struct Watchdog<'a, H> {
+struct Watchdog<'a> {
     activity: &'a Activity,
-    server: &'a Server<H>,
+    limits: &'a Limits,
     sleep: Pin<Box<Sleep>>,
     armed_ms: u64,
     /// Whether the timer knows this task and its time.
     is_registered: bool,
 }
 
-impl<'a, H: Handler> Watchdog<'a, H> {
-    fn new(activity: &'a Activity, server: &'a Server<H>) -> Self {
-        let sleep = Box::pin(sleep(server.limits.idle_timeout));
-        Self { activity, server, sleep, armed_ms: u64::MAX, is_registered: false }
+impl<'a> Watchdog<'a> {
+    fn new(activity: &'a Activity, limits: &'a Limits) -> Self {
+        let sleep = Box::pin(sleep(limits.idle_timeout));
+        Self { activity, limits, sleep, armed_ms: u64::MAX, is_registered: false }
     }
 
     fn poll_expired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Expired> {
         loop {
-            let deadline = self.activity.deadline(&self.server.limits);
+            let deadline = self.activity.deadline(self.limits);
             if let Some((at_ms, _)) = deadline
                 && at_ms < self.armed_ms
             {
@@ -374,11 +379,11 @@ impl<'a, H: Handler> Watchdog<'a, H> {
                 return Poll::Pending;
             }
             let now_ms = self.activity.clock_ms();
-            match self.activity.deadline(&self.server.limits) {
+            match self.activity.deadline(self.limits) {
                 Some((at_ms, expired)) if at_ms <= now_ms => return Poll::Ready(expired),
                 Some((at_ms, _)) => self.arm(at_ms),
                 None => {
-                    let later = now_ms + self.server.limits.write_timeout.as_millis() as u64;
+                    let later = now_ms + self.limits.write_timeout.as_millis() as u64;
                     self.arm(later);
                 }
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 /// Why a connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub struct Connections {
     open: AtomicUsize,
-    max: usize,
-    max_per_client: usize,
-    exempt: Vec<ipnet::IpNet>,
+    max: AtomicUsize,
+    max_per_client: AtomicUsize,
+    exempt: RwLock<Vec<ipnet::IpNet>>,
     /// Taken once when a connection opens and once when it closes.
     by_client: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -35,12 +35,20 @@ pub(super) struct Permit {
 impl Connections {
     /// `exempt` are networks whose connections stand for many clients: trusted proxies.
     pub fn new(max: usize, max_per_client: usize, exempt: Vec<ipnet::IpNet>) -> Arc<Self> {
-        let by_client = Mutex::default();
+        let (max, max_per_client) = (AtomicUsize::new(max), AtomicUsize::new(max_per_client));
+        let (exempt, by_client) = (RwLock::new(exempt), Mutex::default());
         Arc::new(Self { open: AtomicUsize::new(0), max, max_per_client, exempt, by_client })
     }
 
+    /// Other limits, from the next connection on.
+    pub fn set(&self, max: usize, max_per_client: usize, exempt: Vec<ipnet::IpNet>) {
+        self.max.store(max, Relaxed);
+        self.max_per_client.store(max_per_client, Relaxed);
+        *self.exempt.write() = exempt;
+    }
+
     pub(super) fn acquire(self: &Arc<Self>, peer: IpAddr) -> Result<Permit, Refused> {
-        if self.open.fetch_add(1, Relaxed) >= self.max {
+        if self.open.fetch_add(1, Relaxed) >= self.max() {
             self.open.fetch_sub(1, Relaxed);
             return Err(Refused::Total);
         }
@@ -51,7 +59,7 @@ impl Connections {
 
     /// Whether connections of this peer stand for many clients.
     pub(super) fn is_exempt(&self, peer: IpAddr) -> bool {
-        self.exempt.iter().any(|net| net.contains(&peer))
+        self.exempt.read().iter().any(|net| net.contains(&peer))
     }
 
     /// Open connections now.
@@ -61,7 +69,7 @@ impl Connections {
 
     /// The limit on all.
     pub fn max(&self) -> usize {
-        self.max
+        self.max.load(Relaxed)
     }
 }
 
@@ -74,7 +82,7 @@ impl Permit {
         let client = client_of(client);
         let mut by_client = self.connections.by_client.lock();
         let count = by_client.entry(client).or_insert(0);
-        if *count >= self.connections.max_per_client {
+        if *count >= self.connections.max_per_client.load(Relaxed) {
             return Err(Refused::Client);
         }
         *count += 1;

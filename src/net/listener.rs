@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -56,15 +57,25 @@ pub struct Bound {
     /// Whether TLS is spoken there.
     pub tls: bool,
     proxy_protocol: bool,
-    sockets: Vec<std::net::TcpListener>,
+    pub(super) sockets: Vec<std::net::TcpListener>,
+}
+
+impl Bound {
+    pub(super) fn new(
+        config: &ListenConfig,
+        address: SocketAddr,
+        sockets: Vec<std::net::TcpListener>,
+    ) -> Self {
+        Self { address, tls: config.tls, proxy_protocol: config.proxy_protocol, sockets }
+    }
 }
 
 /// A port that can't be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("can't listen on {address}: {source}{}", hint(.source))]
 pub struct BindError {
-    address: SocketAddr,
-    source: io::Error,
+    pub(super) address: SocketAddr,
+    pub(super) source: io::Error,
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -80,15 +91,10 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// Binds every address once for each worker.
 pub fn bind(configs: &[ListenConfig], workers: usize) -> Result<Vec<Bound>, BindError> {
-    configs
-        .iter()
-        .map(|config| {
-            bind_one(config, workers).map_err(|source| BindError { address: config.address, source })
-        })
-        .collect()
+    super::bind_or_inherit(configs, workers, "", &mut super::Inherited::default())
 }
 
-fn bind_one(config: &ListenConfig, workers: usize) -> io::Result<Bound> {
+pub(super) fn bind_one(config: &ListenConfig, workers: usize) -> io::Result<Bound> {
     // SO_REUSEPORT would let us share a port with another process of the same user, and half of
     // its clients would be ours. A bind without it finds out.
     if config.address.port() != 0 {
@@ -100,10 +106,10 @@ fn bind_one(config: &ListenConfig, workers: usize) -> io::Result<Bound> {
     for _ in 1..workers {
         sockets.push(socket(address, true)?);
     }
-    Ok(Bound { address, tls: config.tls, proxy_protocol: config.proxy_protocol, sockets })
+    Ok(Bound::new(config, address, sockets))
 }
 
-fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
+pub(super) fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
@@ -137,13 +143,14 @@ struct WorkerPort {
 /// Everything the connections of a set of listeners share.
 pub struct Server<H> {
     pub(super) handler: H,
-    pub(super) limits: Limits,
+    limits: RwLock<Arc<Limits>>,
     pub(super) metrics: Arc<NetMetrics>,
     connections: Arc<Connections>,
     tls: Option<TlsAcceptor>,
     workers: Vec<WorkerPort>,
     inboxes: parking_lot::Mutex<Vec<Option<mpsc::Receiver<Accepted>>>>,
-    sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, Layers)>>>,
+    /// By worker: each with the number of its listener.
+    sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, Layers, usize)>>>,
 }
 
 impl<H: Handler> Server<H> {
@@ -164,15 +171,15 @@ impl<H: Handler> Server<H> {
             })
             .unzip();
         let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-        for listener in bound {
+        for (number, listener) in bound.into_iter().enumerate() {
             let layers = Layers { tls: listener.tls, proxy_protocol: listener.proxy_protocol };
-            for (worker, socket) in listener.sockets.into_iter().enumerate() {
-                sockets[worker].push((socket, layers));
+            for (i, socket) in listener.sockets.into_iter().enumerate() {
+                sockets[i % workers.max(1)].push((socket, layers, number));
             }
         }
         Arc::new(Self {
             handler,
-            limits,
+            limits: RwLock::new(Arc::new(limits)),
             metrics,
             connections,
             tls: tls.map(TlsAcceptor::from),
@@ -180,6 +187,16 @@ impl<H: Handler> Server<H> {
             inboxes: parking_lot::Mutex::new(inboxes),
             sockets: parking_lot::Mutex::new(sockets),
         })
+    }
+
+    /// What a connection that opens now may take; it keeps that.
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        self.limits.read().clone()
+    }
+
+    /// Has connections that open from now on take other limits.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.write() = Arc::new(limits);
     }
 
     /// Accepts and serves on this thread's runtime until a drain has ended, or the node stops.
@@ -200,7 +217,7 @@ impl<H: Handler> Server<H> {
             alive,
             phase: local,
         };
-        for (listener, (socket, layers)) in sockets.into_iter().enumerate() {
+        for (socket, layers, listener) in sockets {
             let accept = Accept { listener, layers, ..accept.clone() };
             loops.push(tokio::spawn(accept.run(TcpListener::from_std(socket)?)));
         }
@@ -274,6 +291,10 @@ impl<H: Handler> Accept<H> {
                     }
                 }
             }
+        }
+        if *phase.borrow() == Phase::Leave {
+            // Another process has the socket, and accepts what is queued.
+            return;
         }
         // Closing a listener resets what is queued on it, and those clients did nothing wrong.
         let Ok(socket) = socket.into_std() else { return };

@@ -8,16 +8,20 @@
 
 mod activity;
 mod body;
+mod certificates;
 mod conn;
 mod http1_io;
+pub mod inherited;
 mod integrity;
 mod interim;
 mod io;
 mod limits;
 mod listener;
 mod metrics;
+mod phase;
 pub mod proxy_protocol;
 mod tls;
+mod validity;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,11 +32,14 @@ use http::{Request, Response, StatusCode, Version};
 
 use activity::Activity;
 pub use body::{RequestBody, RequestBodyError};
+pub use certificates::{CertificateMetrics, Certificates, Prepared};
+pub use inherited::{Inherited, bind_or_inherit};
 pub use interim::Interim;
 pub use limits::{Connections, client_of};
 pub use listener::{BindError, Bound, ListenConfig, Server, bind};
 pub use metrics::NetMetrics;
-pub use tls::{CertificateFiles, TlsError, load_certificates, server_config};
+pub use phase::Phase;
+pub use tls::{CertificateFiles, TlsError, client_ca, load_certificates, server_config};
 
 /// `[limits]`.
 #[derive(Clone, Debug)]
@@ -116,17 +123,6 @@ pub trait Handler: Clone + Send + Sync + Unpin + 'static {
     fn malformed(&self, _status: StatusCode, _conn: &ConnInfo) -> Option<Response<Self::Body>> {
         None
     }
-}
-
-/// The phases of a node's life that connections see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Accept and serve.
-    Run,
-    /// Accept what is queued, then close; finish what is begun.
-    Drain,
-    /// End at once.
-    Stop,
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
 /// Sessions kept for TLS 1.2 clients that resume by id; tickets need no memory here.
 const SESSION_CACHE: usize = 4096;
 
 /// One `[[certificate]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// PEM: the chain, leaf first.
     pub cert: PathBuf,
@@ -52,7 +52,7 @@ pub fn load_certificates(files: &[CertificateFiles]) -> Result<Vec<Arc<Certified
     files.iter().map(load_one).collect()
 }
 
-fn load_one(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
+pub(super) fn load_one(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let bad_cert = |reason: String| TlsError::Certificate { path: files.cert.clone(), reason };
     let bad_key = |reason: String| TlsError::Key { path: files.key.clone(), reason };
     let chain: Vec<CertificateDer<'static>> =
@@ -73,14 +73,40 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| e.to_string())
 }
 
+/// Reads the certificates of those who sign clients' certificates.
+pub fn client_ca(path: &Path) -> Result<rustls::RootCertStore, TlsError> {
+    let bad = |reason: String| TlsError::Certificate { path: path.to_owned(), reason };
+    let pem = read(path).map_err(bad)?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+        roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("there is no PEM certificate in it".into()));
+    }
+    Ok(roots)
+}
+
 /// The rustls configuration of a listener: ALPN `h2` and `http/1.1`, no early data (a request that
-/// may be replayed has no place before the handshake's end).
-pub fn server_config(certificates: &[Arc<CertifiedKey>]) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let resolver = Arc::new(BySni::new(certificates));
-    let mut config = rustls::ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
+/// may be replayed has no place before the handshake's end). With `clients`, who connects has to show a
+/// certificate that one of these has signed.
+pub fn server_config(
+    certificates: Arc<dyn ResolvesServerCert>,
+    clients: Option<rustls::RootCertStore>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let provider: Arc<rustls::crypto::CryptoProvider> = aws_lc_rs::default_provider().into();
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+            let refused = |e: rustls::server::VerifierBuilderError| rustls::Error::General(e.to_string());
+            builder.with_client_cert_verifier(verifier.map_err(refused)?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE);
@@ -89,14 +115,14 @@ pub fn server_config(certificates: &[Arc<CertifiedKey>]) -> Result<Arc<rustls::S
 }
 
 /// Certificates by the names they are valid for: exact, then wildcard, then the first of all.
-#[derive(Debug)]
-struct BySni {
+#[derive(Debug, Default)]
+pub(super) struct BySni {
     by_name: HashMap<String, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
 }
 
 impl BySni {
-    fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
+    pub(super) fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
         let mut by_name = HashMap::new();
         for certificate in certificates {
             let Ok(leaf) = certificate.end_entity_cert() else { continue };

@@ -6,13 +6,13 @@ use std::time::Instant;
 use http::{Request, Response, StatusCode};
 
 use crate::control::Control;
-use crate::edge::{Answer, Body, Edge, is_purge_location, is_purge_method};
+use crate::edge::{Answer, Body, LiveEdge, is_purge_location, is_purge_method};
 use crate::net::{ConnInfo, Handler, RequestBody};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Data {
-    pub(super) edge: Arc<Edge>,
+    pub(super) edge: Arc<LiveEdge>,
     pub(super) control: Arc<Control>,
 }
 
@@ -20,13 +20,14 @@ impl Data {
     #[cold]
     fn purge(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
         let (parts, body) = request.into_parts();
-        let addressed = self.edge.addressed(&parts, &body, conn);
+        let edge = self.edge.current();
+        let addressed = edge.addressed(&parts, &body, conn);
         let answering = addressed.and_then(|to| Some((self.control.purge_on_data(&parts, &to)?, to)));
         let Some((answering, to)) = answering else {
             // It says why not, or it is no purge at all.
-            return self.edge.handle(Request::from_parts(parts, body), conn, arrived);
+            return edge.handle(Request::from_parts(parts, body), conn, arrived);
         };
-        self.edge.answer_of((parts, to), conn, arrived, answering)
+        edge.answer_of((parts, to), conn, arrived, answering)
     }
 }
 
@@ -38,10 +39,10 @@ impl Handler for Data {
         if is_purge_method(request.method()) || is_purge_location((request.method(), request.uri())) {
             return self.purge(request, conn, arrived);
         }
-        self.edge.handle(request, conn, arrived)
+        self.edge.with(|edge| edge.handle(request, conn, arrived))
     }
 
     fn malformed(&self, status: StatusCode, conn: &ConnInfo) -> Option<Response<Body>> {
-        Handler::malformed(&self.edge, status, conn)
+        self.edge.with(|edge| Handler::malformed(edge, status, conn))
     }
 }

@@ -7,39 +7,51 @@
 //! has a writer of its own.
 
 mod data;
+mod handover;
+mod life;
 mod parts;
+mod reload;
+mod rotate;
+mod run;
+mod systemd;
+mod upgrade;
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
-use tokio::runtime;
-use tokio::sync::{mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
-use crate::config::Config;
-use crate::control::{AdminHandler, Control, Parts, TokenFileError, Warmups};
-use crate::edge::{self, Edge};
-use crate::net::{self, BindError, Bound, Connections, ListenConfig, NetMetrics, Phase, Server, TlsError};
-use crate::origin::{Origin, SetupError};
-use crate::purge;
+use crate::config::{AdminListener, Config};
+use crate::control::{AdminHandler, Control, Order, Orders, Parts, Saturation, TokenFileError, Warmups};
+use crate::edge::{Edge, LiveEdge};
+use crate::net::inherited::Group;
+use crate::net::{
+    self, BindError, Bound, Certificates, Connections, Inherited, ListenConfig, NetMetrics, Server, TlsError,
+};
+use crate::origin::SetupError;
+use crate::purge::{self, Purges};
 use crate::store::{OpenError, Store};
-use crate::telemetry::{self, AccessLog, Clock};
+use crate::telemetry::{AccessLog, Clock};
 use data::Data;
+use life::LifeMetrics;
+use reload::Reloader;
+pub use reload::Source;
+pub use upgrade::Inheritance;
+use upgrade::Successor;
 
-/// Between two looks for connections that were idle for too long.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// What the store may take to write out what is queued.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a stopped worker may take to end.
-const STOP_GRACE: Duration = Duration::from_secs(2);
-/// Threads of a worker for name lookups and files of directory origins.
-const BLOCKING_THREADS: usize = 8;
 /// Connections of the admin and scrapers' listeners.
 const ADMIN_CONNECTIONS: usize = 512;
+/// Orders that may wait.
+const ORDERS: usize = 16;
+/// What sockets are for, between two processes.
+const DATA: &str = "data";
+const ADMIN: &str = "admin";
+const METRICS: &str = "metrics";
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,11 +94,19 @@ pub struct Node {
     control: Arc<Control>,
     admin: Listener,
     scrapers: Option<Listener>,
-    origins: Vec<Arc<Origin>>,
+    edge: Arc<LiveEdge>,
+    saturation: Arc<Saturation>,
     store: Arc<Store>,
+    purges: Arc<Purges>,
     workers: usize,
-    drain_timeout: Duration,
-    drain_delay: Duration,
+    reloader: Arc<Reloader>,
+    life: Arc<LifeMetrics>,
+    /// Its listening sockets, for a process that takes over.
+    sockets: Arc<Mutex<Vec<Group>>>,
+    lock: Option<Arc<OwnedFd>>,
+    successor: Option<Successor>,
+    orders: Orders,
+    received: mpsc::Receiver<Order>,
 }
 
 struct Listener {
@@ -95,15 +115,24 @@ struct Listener {
     tls: bool,
 }
 
-/// Asks a running node to end.
+/// Tells a running node what to do. What does not fit into its queue is not done: enough was said already.
 #[derive(Clone, Debug)]
-pub struct Stopper(mpsc::Sender<()>);
+pub struct Handle(Orders);
 
-impl Stopper {
+impl Handle {
     /// The first call drains, the second stops at once.
     pub fn stop(&self) {
-        // A full queue means that enough was said already.
-        let _ = self.0.try_send(());
+        let _ = self.0.try_send(Order::Stop);
+    }
+
+    /// Takes the configuration as it is now.
+    pub fn reload(&self) {
+        let _ = self.0.try_send(Order::Reload(None));
+    }
+
+    /// Hands everything over to a new process.
+    pub fn upgrade(&self) {
+        let _ = self.0.try_send(Order::Upgrade);
     }
 }
 
@@ -119,75 +148,75 @@ pub enum Ended {
 }
 
 impl Node {
-    /// Builds every part and binds every port. Nothing is accepted before [`Node::run`].
-    pub fn build(config: Config) -> Result<Self, StartError> {
+    /// Builds every part and binds every port, or takes both over from another process. Nothing is accepted before
+    /// [`Node::run`].
+    pub fn build(config: Config, source: Source, inheritance: Inheritance) -> Result<Self, StartError> {
         raise_open_files_limit();
+        let Inheritance { sockets: mut inherited, lock, successor } = inheritance;
         let clock = Clock::start();
-        let unusable = |source| StartError::Store { path: config.store_path.clone(), source };
-        fs::create_dir_all(&config.store_path).map_err(unusable)?;
-        let loop_id = parts::node_id(&config.store_path).map_err(unusable)?;
+        let made = fs::create_dir_all(&config.store_path).and_then(|()| parts::node_id(&config.store_path));
+        let loop_id = made.map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
         let workers = config.workers;
-        let origins = config
-            .origins
-            .iter()
-            .map(|origin| Origin::new(origin.clone(), workers))
-            .collect::<Result<Vec<_>, _>>()?;
-        let store = Store::open(&config.store, clock)?;
+        let edge_config = parts::edge_config(&config, &loop_id, None)?;
+        let store = Store::open_with(&config.store, clock, lock)?;
         let access_log = AccessLog::start(&config.access_log)?;
-        let edge_config = edge::config::Config {
-            node: config.name.clone(),
-            loop_id,
-            trusted_proxies: config.trusted_proxies.clone(),
-            uri_bytes: config.limits.uri_bytes,
-            header_count: config.limits.header_count,
-            fills: edge::config::Fills::new(config.fills),
-            sites: parts::sites(&config.sites, &origins),
-        };
         let purges = parts::open_purges(&config.store, clock)?;
         let edge = Edge::new(edge_config, (store.clone(), purges.clone()), clock, access_log, workers);
+        let edge = LiveEdge::new(edge);
         let warmups = Warmups::open(edge.clone(), clock, config.store.disk.path.as_deref());
-        let bound = net::bind(&config.listen, workers)?;
+        let bound = net::bind_or_inherit(&config.listen, workers, DATA, &mut inherited)?;
         let addresses = bound.iter().map(|bound| (bound.address, bound.tls)).collect();
-        let connections = Connections::new(
-            config.limits.connections,
-            config.limits.connections_per_client,
-            config.trusted_proxies.clone(),
-        );
+        let mut sockets = parts::shared(&bound, DATA, &config.listen)?;
+        let (connections, saturation) = parts::connections(&config, &edge);
         let net_metrics = NetMetrics::new(workers, &bound);
-        let tls = server_tls(&config.certificates)?;
-        let control_parts = Parts {
-            registry: parts::registry(&edge, &store, &purges, &warmups, &origins, &net_metrics),
+        let certificates = parts::certificates(&config)?;
+        let tls = parts::tls(&certificates.0, !config.certificates.is_empty(), None)?;
+        let life = LifeMetrics::new();
+        let (orders, received) = mpsc::channel(ORDERS);
+        let of_store = (&store, &purges, &warmups);
+        let of_node = (&life, &saturation);
+        let registry = parts::registry(&edge, of_store, &net_metrics, &certificates, of_node);
+        let parts = Parts {
+            registry,
             name: config.name.clone(),
             edge: edge.clone(),
             store: store.clone(),
-            purges,
-            warmups,
-            origins: origins.clone(),
+            purges: purges.clone(),
+            warmups: warmups.clone(),
             connections: connections.clone(),
             clock,
             store_path: config.store_path.clone(),
+            orders: orders.clone(),
         };
-        let control = Control::new(control_parts, &config.admin.tokens)?;
-        edge.let_debug(control.debug_right());
+        let control = Control::new(parts, &config.admin.tokens)?;
+        edge.current().let_debug(control.debug_right());
         store.let_compare(parts::comparison(&edge));
-        let admin_tls = server_tls(config.admin.certificate.as_slice())?;
-        let admin = listener(control.admin(), &config, &config.admin.listen, admin_tls)?;
-        let scrapers = config
-            .metrics
-            .map(|address| listener(control.scrapers(), &config, &ListenConfig::plain(address), None));
-        let handler = Data { edge, control: control.clone() };
-        let data = Server::new(handler, config.limits.clone(), bound, tls, connections, net_metrics, workers);
+        let (admin, scrapers) =
+            control_listeners(&control, &config, &certificates.1, &mut inherited, &mut sockets)?;
+        inherited.close_others();
+        let handler = Data { edge: edge.clone(), control: control.clone() };
+        let (limits, counted) = (config.limits.clone(), connections.clone());
+        let data = Server::new(handler, limits, bound, tls, counted, net_metrics, workers);
+        let of_reload = (edge.clone(), data.clone(), connections, control.clone());
+        let reloader = Reloader::new((source, config, loop_id), of_reload, certificates, life.clone());
         Ok(Self {
             data,
             addresses,
             control,
             admin,
-            scrapers: scrapers.transpose()?,
-            origins,
+            scrapers,
+            edge,
+            saturation,
+            lock: store.share_lock()?.map(Arc::new),
             store,
+            purges,
             workers,
-            drain_timeout: config.drain_timeout,
-            drain_delay: config.drain_delay,
+            reloader,
+            life,
+            sockets: Arc::new(Mutex::new(sockets)),
+            successor,
+            orders,
+            received,
         })
     }
 
@@ -200,155 +229,42 @@ impl Node {
     pub fn admin_url(&self) -> String {
         url(self.admin.address, self.admin.tls)
     }
-
-    /// Serves until the node is told to end; `on_ready` is called once it accepts.
-    pub fn run(self, on_ready: impl FnOnce(Stopper)) -> io::Result<Ended> {
-        let (phase_sender, phase) = watch::channel(Phase::Run);
-        let mut threads = Vec::new();
-        let (died, deaths) = mpsc::channel(1);
-        for worker in 0..self.workers {
-            threads.push(spawn_worker(worker, self.data.clone(), phase.clone(), died.clone())?);
-        }
-        drop(died);
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build()?;
-        let (stopper, stops) = mpsc::channel(2);
-        let ended = runtime.block_on(async {
-            // The admin listener outlives a drain, so that it can be watched.
-            let (_until_the_end, always) = watch::channel(Phase::Run);
-            for listener in std::iter::once(&self.admin).chain(&self.scrapers) {
-                tokio::spawn(listener.server.clone().run(0, always.clone()));
-            }
-            tokio::spawn(sweep(self.origins.clone()));
-            let warming = tokio::spawn(self.control.warm());
-            tokio::spawn(self.control.clone().compact_purges());
-            self.announce();
-            self.control.set_ready(true);
-            tracing::info!("ready");
-            on_ready(Stopper(stopper));
-            let ended = self.until_ended(&phase_sender, stops, deaths).await;
-            // What it would store from here on is not kept; the next process goes on with it.
-            warming.abort();
-            if tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await.is_err() {
-                tracing::warn!("the store is not written out: its last segment is scanned at the next start");
-            }
-            ended
-        });
-        runtime.shutdown_timeout(STOP_GRACE);
-        for thread in threads {
-            let _ = thread.join();
-        }
-        Ok(ended)
-    }
-
-    fn announce(&self) {
-        for (address, tls) in &self.addresses {
-            tracing::info!("listening on {}", url(*address, *tls));
-        }
-        tracing::info!("admin on {}", self.admin_url());
-        if let Some(scrapers) = &self.scrapers {
-            tracing::info!("metrics on {}", url(scrapers.address, false));
-        }
-    }
-
-    async fn until_ended(
-        &self,
-        phase: &watch::Sender<Phase>,
-        mut stops: mpsc::Receiver<()>,
-        mut deaths: mpsc::Receiver<usize>,
-    ) -> Ended {
-        tokio::select! {
-            _ = stops.recv() => {}
-            Some(worker) = deaths.recv() => {
-                tracing::error!(worker, "a worker died; the node ends");
-                phase.send_replace(Phase::Stop);
-                return Ended::Failed;
-            }
-        }
-        tracing::info!("draining: finishing what is begun, for {:?} at most", self.drain_timeout);
-        self.control.set_ready(false);
-        let drain = async {
-            tokio::time::sleep(self.drain_delay).await;
-            phase.send_replace(Phase::Drain);
-            // Ends when every worker has dropped its sender.
-            let drained = async { while deaths.recv().await.is_some() {} };
-            tokio::time::timeout(self.drain_timeout, drained).await.is_ok()
-        };
-        let is_drained = tokio::select! {
-            is_drained = drain => is_drained,
-            _ = stops.recv() => false,
-        };
-        phase.send_replace(Phase::Stop);
-        if is_drained {
-            tracing::info!("drained");
-            return Ended::Drained;
-        }
-        tracing::warn!("stopped before everything was finished");
-        Ended::Stopped
-    }
 }
 
-fn spawn_worker(
-    worker: usize,
-    server: Arc<Server<Data>>,
-    phase: watch::Receiver<Phase>,
-    died: mpsc::Sender<usize>,
-) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(format!("larder-{worker}"));
-    builder.spawn(move || {
-        telemetry::enter_worker(worker);
-        let is_running = {
-            let phase = phase.clone();
-            move || *phase.borrow() == Phase::Run
-        };
-        let served = runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build()
-            .and_then(|runtime| {
-                let result = runtime.block_on(server.run(worker, phase));
-                runtime.shutdown_timeout(STOP_GRACE);
-                result
-            });
-        if let Err(error) = served {
-            tracing::error!(worker, %error, "a worker failed");
-        }
-        if is_running() {
-            let _ = died.try_send(worker);
-        }
-    })
+/// The admin API's listener, and that of scrapers.
+fn control_listeners(
+    control: &Arc<Control>,
+    config: &Config,
+    certificates: &Arc<Certificates>,
+    inherited: &mut Inherited,
+    sockets: &mut Vec<Group>,
+) -> Result<(Listener, Option<Listener>), StartError> {
+    let AdminListener { listen: of_admin, certificate, client_ca, .. } = &config.admin;
+    let tls = parts::tls(certificates, certificate.is_some(), client_ca.as_deref())?;
+    let mut listen = |handler: AdminHandler, role: &str, listen: &ListenConfig, tls| {
+        let listens = std::slice::from_ref(listen);
+        let bound = net::bind_or_inherit(listens, 1, role, inherited)?;
+        sockets.extend(parts::shared(&bound, role, listens)?);
+        Ok::<_, StartError>(listener(handler, config, listen, bound, tls))
+    };
+    let admin = listen(control.admin(), ADMIN, of_admin, tls)?;
+    let scrapers = config.metrics.map(ListenConfig::plain);
+    let scrapers = scrapers.map(|at| listen(control.scrapers(), METRICS, &at, None)).transpose()?;
+    Ok((admin, scrapers))
 }
 
 fn listener(
     handler: AdminHandler,
     config: &Config,
     listen: &ListenConfig,
+    bound: Vec<Bound>,
     tls: Option<Arc<rustls::ServerConfig>>,
-) -> Result<Listener, StartError> {
-    let bound: Vec<Bound> = net::bind(std::slice::from_ref(listen), 1)?;
+) -> Listener {
     let address = bound.first().map_or(listen.address, |bound| bound.address);
     let connections = Connections::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, Vec::new());
     let metrics = NetMetrics::new(0, &bound);
     let server = Server::new(handler, config.limits.clone(), bound, tls, connections, metrics, 1);
-    Ok(Listener { server, address, tls: listen.tls })
-}
-
-fn server_tls(files: &[net::CertificateFiles]) -> Result<Option<Arc<rustls::ServerConfig>>, TlsError> {
-    if files.is_empty() {
-        return Ok(None);
-    }
-    net::server_config(&net::load_certificates(files)?).map(Some)
-}
-
-async fn sweep(origins: Vec<Arc<Origin>>) {
-    loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
-        for origin in &origins {
-            origin.sweep();
-        }
-    }
+    Listener { server, address, tls: listen.tls }
 }
 
 /// Every connection is a descriptor; the soft limit is a default of long ago.

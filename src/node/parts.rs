@@ -9,19 +9,24 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
-use crate::config::{SiteConfig, TreatmentConfig};
-use crate::control::{ProcessMetrics, WarmMetrics, Warmups, WorkerMetrics};
+use super::life::LifeMetrics;
+use crate::config::{Config, SiteConfig, TreatmentConfig};
+use crate::control::{ProcessMetrics, Saturation, WarmMetrics, Warmups, WorkerMetrics};
 use crate::edge::config::Fills;
-use crate::edge::{self, Edge};
-use crate::net::NetMetrics;
-use crate::origin::{Origin, OriginMetrics};
+use crate::edge::{self, EdgeGauges, LiveEdge};
+use crate::net::inherited::Group;
+use crate::net::{
+    self, Bound, CertificateFiles, CertificateMetrics, Certificates, Connections, ListenConfig, NetMetrics,
+    TlsError,
+};
+use crate::origin::{self, Origin, OriginMetrics, SetupError};
 use crate::purge::{self, PurgeMetrics, Purges};
 use crate::store::{self, Store};
 use crate::telemetry::Clock;
 
 const NODE_ID_FILE: &str = "node.id";
 
-pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
+fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
     let treatment = |config: &TreatmentConfig, name: String, fills: &Fills| {
         // The configuration was checked: every name is an origin's.
         let origin = origins.iter().find(|origin| origin.name() == config.origin)?;
@@ -69,21 +74,68 @@ pub(super) fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<
     configs.iter().enumerate().filter_map(site).collect()
 }
 
-/// The collector of the data path's metrics, which `Edge` owns.
+/// The data path's configuration. What `running` has as it is goes on: origins with their connections, and who
+/// is counted against a limit.
+pub(super) fn edge_config(
+    config: &Config,
+    loop_id: &str,
+    running: Option<&edge::config::Config>,
+) -> Result<edge::config::Config, SetupError> {
+    let known = |of: &origin::Config| {
+        running.and_then(|running| running.origins.iter().find(|origin| origin.is_as(of)).cloned())
+    };
+    let origin = |of: &origin::Config| known(of).map_or_else(|| Origin::new(of.clone(), config.workers), Ok);
+    let origins = config.origins.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+    Ok(with_origins(config, loop_id, running, origins))
+}
+
+/// The same with origins that are set up.
+pub(super) fn with_origins(
+    config: &Config,
+    loop_id: &str,
+    running: Option<&edge::config::Config>,
+    origins: Vec<Arc<Origin>>,
+) -> edge::config::Config {
+    let fills = running.map(|running| running.fills.clone()).filter(|fills| fills.most() == config.fills);
+    edge::config::Config {
+        node: config.name.clone(),
+        loop_id: loop_id.to_owned(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        uri_bytes: config.limits.uri_bytes,
+        header_count: config.limits.header_count,
+        fills: fills.unwrap_or_else(|| Fills::new(config.fills)),
+        sites: sites(&config.sites, &origins),
+        origins,
+    }
+}
+
+/// The collector of the data path's metrics, which the edge of the moment owns.
 #[derive(Debug)]
-struct EdgeCollector(Arc<Edge>);
+struct EdgeCollector(Arc<LiveEdge>);
 
 impl Collector for EdgeCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.0.metrics().encode(encoder)
+        self.0.current().metrics().encode(encoder)
+    }
+}
+
+/// The collector of the origins of the moment.
+#[derive(Debug)]
+struct OriginCollector(Arc<LiveEdge>);
+
+impl Collector for OriginCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        OriginMetrics(self.0.current().config().origins.clone()).encode(encoder)
     }
 }
 
 /// What the store asks of what it writes again: whether a purge hit it meanwhile.
-pub(super) fn comparison(edge: &Arc<Edge>) -> impl Fn(&str, &[Box<str>], u64) -> Option<u64> + use<> {
+pub(super) fn comparison(edge: &Arc<LiveEdge>) -> impl Fn(&str, &[Box<str>], u64) -> Option<u64> + use<> {
     // The data path holds the store, not the other way round.
     let edge = Arc::downgrade(edge);
-    move |key, tags, as_of| edge.upgrade().map_or(Some(as_of), |edge| edge.outlived(key, tags, as_of))
+    move |key, tags, as_of| {
+        edge.upgrade().map_or(Some(as_of), |edge| edge.current().outlived(key, tags, as_of))
+    }
 }
 
 /// The log of purges lies beside what it purges; what is in memory only needs no log. On a read-only
@@ -111,26 +163,69 @@ pub(super) fn open_purges(store: &store::Config, clock: Clock) -> Result<Arc<Pur
     }
 }
 
+/// The sockets once more, for a process that takes over.
+pub(super) fn shared(bound: &[Bound], role: &str, configs: &[ListenConfig]) -> io::Result<Vec<Group>> {
+    bound.iter().zip(configs).map(|(bound, config)| bound.share(role, config.address)).collect()
+}
+
+/// The connections of the data listeners, and how full the node is.
+pub(super) fn connections(config: &Config, edge: &Arc<LiveEdge>) -> (Arc<Connections>, Arc<Saturation>) {
+    let limits = &config.limits;
+    let trusted = config.trusted_proxies.clone();
+    let connections = Connections::new(limits.connections, limits.connections_per_client, trusted);
+    let saturation = Saturation::new(edge.clone(), connections.clone(), config.workers);
+    (connections, saturation)
+}
+
+/// Those of the data listeners, and those of the admin listener.
+pub(super) fn certificates(config: &Config) -> Result<(Arc<Certificates>, Arc<Certificates>), TlsError> {
+    let of = |files: &[CertificateFiles]| {
+        let certificates = Certificates::default();
+        certificates.adopt(Certificates::prepare(files)?);
+        Ok::<_, TlsError>(Arc::new(certificates))
+    };
+    Ok((of(&config.certificates)?, of(config.admin.certificate.as_slice())?))
+}
+
+/// TLS with these certificates, where it is spoken.
+pub(super) fn tls(
+    certificates: &Arc<Certificates>,
+    is_spoken: bool,
+    client_ca: Option<&Path>,
+) -> Result<Option<Arc<rustls::ServerConfig>>, TlsError> {
+    if !is_spoken {
+        return Ok(None);
+    }
+    let clients = client_ca.map(net::client_ca).transpose()?;
+    net::server_config(certificates.clone(), clients).map(Some)
+}
+
 pub(super) fn registry(
-    edge: &Arc<Edge>,
-    store: &Arc<Store>,
-    purges: &Arc<Purges>,
-    warmups: &Arc<Warmups>,
-    origins: &[Arc<Origin>],
+    edge: &Arc<LiveEdge>,
+    (store, purges, warmups): (&Arc<Store>, &Arc<Purges>, &Arc<Warmups>),
     net: &Arc<NetMetrics>,
+    (certificates, of_admin): &(Arc<Certificates>, Arc<Certificates>),
+    (life, saturation): (&Arc<LifeMetrics>, &Arc<Saturation>),
 ) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(ProcessMetrics));
     let larder = registry.sub_registry_with_prefix("larder");
     larder.register_collector(Box::new(EdgeCollector(edge.clone())));
+    larder.register_collector(Box::new(EdgeGauges(edge.clone())));
     larder.register_collector(Box::new(WorkerMetrics));
+    larder.register_collector(Box::new(saturation.clone()));
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
-    larder.register_collector(Box::new(edge.encoder().clone()));
+    larder.register_collector(Box::new(edge.current().encoder().clone()));
     larder.register_collector(Box::new(WarmMetrics(warmups.clone())));
-    larder.register_collector(Box::new(OriginMetrics(origins.to_vec())));
+    larder.register_collector(Box::new(OriginCollector(edge.clone())));
+    let certificates = vec![certificates.clone(), of_admin.clone()];
+    larder.register_collector(Box::new(CertificateMetrics(certificates)));
+    larder.register_collector(Box::new(life.clone()));
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    larder.register("host", "The machine", prometheus_client::metrics::info::Info::new(vec![("host", host)]));
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));
     registry
 }

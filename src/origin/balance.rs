@@ -1,6 +1,8 @@
 //! Which of several servers is asked first, and which next when it can't be reached.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Request, header};
 
@@ -19,7 +21,19 @@ pub(super) fn order(
     if servers.len() == 1 {
         return vec![0];
     }
-    let nth = |n: usize| schedule[(turn + n) % schedule.len()];
+    let now = Instant::now();
+    let mut out: Vec<bool> = servers.iter().map(|server| server.health.is_out(now)).collect();
+    if out.iter().all(|is_out| *is_out) {
+        // Somebody has to be asked.
+        out.fill(false);
+    }
+    // Drawn among those that are in, so that the load of the others is spread by weight too.
+    let drawn: Cow<'_, [usize]> = if out.contains(&true) {
+        schedule.iter().copied().filter(|index| !out[*index]).collect()
+    } else {
+        schedule.into()
+    };
+    let nth = |n: usize| drawn[(turn + n) % drawn.len()];
     let first = match balance {
         Balance::RoundRobin => nth(0),
         Balance::LeastRequests => {
@@ -27,9 +41,14 @@ pub(super) fn order(
             let load = |i: usize| servers[i].in_flight() + servers[i].waiting();
             if load(b) < load(a) { b } else { a }
         }
-        Balance::Hash => return rendezvous(servers, request),
+        Balance::Hash => {
+            let mut order = rendezvous(servers, request);
+            order.sort_by_key(|index| out[*index]);
+            return order;
+        }
     };
-    let rest = (0..servers.len()).filter(|i| *i != first);
+    let mut rest: Vec<usize> = (0..servers.len()).filter(|i| *i != first).collect();
+    rest.sort_by_key(|index| out[*index]);
     std::iter::once(first).chain(rest).collect()
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::dir::FileBody;
 use super::error::OriginError;
-use super::pool::Lease;
+use super::lease::Lease;
 
 /// See the module.
 #[derive(Debug)]

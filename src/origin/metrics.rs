@@ -22,13 +22,14 @@ const OUTCOMES: [&str; 10] =
 pub(super) struct ServerCounters {
     outcomes: [Count; OUTCOMES.len()],
     pub(super) bytes: Count,
+    pub(super) ejected: Count,
     duration: Histogram,
 }
 
 impl Default for ServerCounters {
     fn default() -> Self {
         let duration = Histogram::new(0, 1);
-        Self { outcomes: Default::default(), bytes: Count::default(), duration }
+        Self { outcomes: Default::default(), bytes: Count::default(), ejected: Count::default(), duration }
     }
 }
 
@@ -80,6 +81,12 @@ impl Collector for OriginMetrics {
             let labels = [("origin", origin), ("server", &*server.url())];
             encode_cells(&mut family, &labels, server.counters.bytes.load(Relaxed))?;
         }
+        let help = "How often a server was put out for failures in a row";
+        let mut family = encoder.encode_descriptor("origin_ejections", help, None, MetricType::Counter)?;
+        for (origin, server) in self.servers() {
+            let labels = [("origin", origin), ("server", &*server.url())];
+            encode_cells(&mut family, &labels, server.counters.ejected.load(Relaxed))?;
+        }
         let mut family = encoder.encode_descriptor(
             "origin_duration_seconds",
             "From the request to the head of the origin's answer",
@@ -92,7 +99,9 @@ impl Collector for OriginMetrics {
         }
         type Reading = fn(&Server) -> f64;
         let gauges: [(&str, &str, Reading); 3] = [
-            ("origin_up", "Whether the last attempt got an answer", |s| f64::from(u8::from(s.is_up()))),
+            ("origin_up", "Whether the server is asked, and the last attempt reached it", |s| {
+                f64::from(u8::from(s.is_up()))
+            }),
             ("origin_requests_in_flight", "Requests being answered", |s| s.in_flight() as f64),
             ("origin_queue", "Requests that wait for a connection", |s| s.waiting() as f64),
         ];

@@ -12,17 +12,24 @@ mod body;
 mod connect;
 mod dir;
 mod error;
+mod health;
 mod interim;
+mod lease;
 mod metrics;
 mod pool;
+mod probe;
 mod repeat;
+mod retry;
+mod sender;
 mod spare;
+mod standing;
 mod tls;
 mod upload;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,7 +81,7 @@ impl ServerConfig {
 }
 
 /// Where an origin's responses come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// HTTP servers that answer alike.
     Servers(Vec<ServerConfig>),
@@ -93,8 +100,53 @@ pub enum Balance {
     Hash,
 }
 
+/// `origin.health`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// What is asked.
+    pub path: String,
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Successes in a row until a server is in again.
+    pub healthy: u32,
+    /// Failures in a row until it is out.
+    pub unhealthy: u32,
+    /// Statuses that are a success.
+    pub status: RangeInclusive<u16>,
+}
+
+impl HealthConfig {
+    /// The defaults.
+    pub fn for_path(path: &str) -> Self {
+        let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(1));
+        Self { path: path.to_owned(), interval, timeout, healthy: 2, unhealthy: 3, status: 200..=399 }
+    }
+}
+
+/// `origin.eject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EjectConfig {
+    /// Failures in a row until a server is out.
+    pub consecutive_errors: u32,
+    /// For how long at first; doubled each time.
+    pub base: Duration,
+    /// For how long at most.
+    pub max: Duration,
+    /// The share of a pool's servers that may be out at once for this reason.
+    pub max_percent: u32,
+}
+
+impl Default for EjectConfig {
+    fn default() -> Self {
+        let (base, max) = (Duration::from_secs(10), Duration::from_secs(300));
+        Self { consecutive_errors: 5, base, max, max_percent: 50 }
+    }
+}
+
 /// `[[origin]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The origin's name.
     pub name: String,
@@ -118,6 +170,14 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Further servers tried when one can't be reached.
     pub retries: u32,
+    /// How many retries a request earns, in millionths.
+    pub retry_budget_millionths: u32,
+    /// Whether HTTP/2 is spoken where the servers can.
+    pub http2: bool,
+    /// Active probes; `None`: none.
+    pub health: Option<HealthConfig>,
+    /// When a server is left out for its answers.
+    pub eject: EjectConfig,
     /// Connections to each server.
     pub max_connections: usize,
     /// Requests that may wait for a connection.
@@ -134,8 +194,11 @@ pub struct Origin {
     config: Config,
     kind: Kind,
     fills: Arc<Semaphore>,
+    is_probing: AtomicBool,
     /// Requests under way that could wait.
     spares: AtomicUsize,
+    /// Of its TLS files.
+    files: blake3::Hash,
 }
 
 #[derive(Debug)]
@@ -179,7 +242,13 @@ impl Origin {
             }
         };
         let fills = Arc::new(Semaphore::new(config.fills));
-        Ok(Arc::new(Self { config, kind, fills, spares: AtomicUsize::new(0) }))
+        let (is_probing, spares, files) = (AtomicBool::new(false), AtomicUsize::new(0), config.tls.digest());
+        Ok(Arc::new(Self { config, kind, fills, is_probing, spares, files }))
+    }
+
+    /// Whether this is what another would be that is set up now: it can go on, with its connections.
+    pub fn is_as(&self, config: &Config) -> bool {
+        self.config == *config && self.files == config.tls.digest()
     }
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's
@@ -211,8 +280,12 @@ impl Origin {
         self.config.host.as_deref()
     }
 
-    /// Closes connections that were idle for too long.
-    pub fn sweep(&self) {
+    /// To be called now and then on the control thread: closes connections that were idle for too long, and has probes
+    /// begun by the first call.
+    pub fn sweep(self: &Arc<Self>) {
+        if !self.is_probing.swap(true, Relaxed) {
+            self.begin_probes();
+        }
         if let Kind::Http(origin) = &self.kind {
             origin.sweep(self.config.idle_timeout);
         }
@@ -225,6 +298,9 @@ impl Origin {
             Kind::Dir(origin) => vec![ServerStatus {
                 server: format!("dir:{}", origin.path().display()),
                 up: true,
+                state: "up",
+                why: None,
+                ejected_for_seconds: None,
                 in_flight: 0,
                 connections: 0,
                 waiting: 0,
@@ -239,8 +315,16 @@ impl Origin {
 pub struct ServerStatus {
     /// URL or directory.
     pub server: String,
-    /// Whether the last attempt reached it.
+    /// Whether it is asked and, where nobody probes it, whether the last attempt reached it.
     pub up: bool,
+    /// `up`; `failing`: the last attempt did not reach it; `down`: its probes fail; `ejected`: its answers failed. The
+    /// last two are asked only when all are out.
+    pub state: &'static str,
+    /// Why it is not up.
+    pub why: Option<String>,
+    /// For how long it stays out, when it is ejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_for_seconds: Option<u64>,
     /// Requests being answered.
     pub in_flight: usize,
     /// Open connections.

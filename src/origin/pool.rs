@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, header};
-use hyper::client::conn::http1::SendRequest;
+use http::{Request, Response};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -19,17 +18,15 @@ use tokio_rustls::TlsConnector;
 use super::backoff::Backoff;
 use super::balance;
 use super::body::OriginBody;
-use super::connect::connect;
 use super::error::OriginError;
+use super::health::{Health, failure_of, is_about_the_server};
+use super::lease::{Idle, Lease};
 use super::metrics::ServerCounters;
 use super::repeat::{copy_head, may_repeat};
+use super::retry::RetryBudget;
 use super::tls::{OriginTlsError, connector};
 use super::upload::Upload;
 use super::{Config, OutBody, ServerConfig, ServerStatus};
-use crate::telemetry::worker_slot;
-
-/// A pooled connection that has closed is noticed this soon when it is taken out.
-const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The servers of an origin.
 #[derive(Debug)]
@@ -38,6 +35,8 @@ pub(super) struct HttpOrigin {
     /// Server indexes, each as often as its weight says.
     schedule: Vec<usize>,
     next: AtomicUsize,
+    retries: RetryBudget,
+    pub(super) ejecting: Mutex<()>,
     tls: TlsConnector2,
 }
 
@@ -50,22 +49,18 @@ impl fmt::Debug for TlsConnector2 {
     }
 }
 
-struct Idle {
-    sender: SendRequest<OutBody>,
-    sni: Option<Box<str>>,
-    since: Instant,
-}
-
 pub(super) struct Server {
     pub(super) config: ServerConfig,
-    permits: Arc<Semaphore>,
-    max_connections: usize,
-    waiting: AtomicUsize,
-    open: Arc<AtomicUsize>,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) max_connections: usize,
+    pub(super) waiting: AtomicUsize,
+    pub(super) open: Arc<AtomicUsize>,
     /// By worker slot; a lock is shared only when a connection changes workers.
-    idle: Box<[Mutex<Vec<Idle>>]>,
-    last_error: Mutex<Option<String>>,
-    backoff: Backoff,
+    pub(super) idle: Box<[Mutex<Vec<Idle>>]>,
+    pub(super) last_error: Mutex<Option<String>>,
+    pub(super) backoff: Backoff,
+    pub(super) health: Health,
+    pub(super) is_probed: bool,
     pub(super) counters: ServerCounters,
 }
 
@@ -73,49 +68,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
     }
-}
-
-/// A connection in use and the right to use it.
-pub(super) struct Lease {
-    sender: SendRequest<OutBody>,
-    sni: Option<Box<str>>,
-    server: Arc<Server>,
-    is_reused: bool,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("server", &self.server.config).finish_non_exhaustive()
-    }
-}
-
-/// Takes a connection off the count of open ones when it is gone.
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Lease {
-    /// Puts the connection back for the next request; a closed one is dropped.
-    pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
-        }
-        let idle = Idle { sender: self.sender, sni: self.sni, since: Instant::now() };
-        self.server.idle[slot(&self.server.idle)].lock().push(idle);
-    }
-
-    pub(super) fn count(&self, bytes: usize) {
-        self.server.counters.bytes.fetch_add(bytes as u64, Relaxed);
-    }
-}
-
-fn slot(idle: &[Mutex<Vec<Idle>>]) -> usize {
-    worker_slot().min(idle.len() - 1)
 }
 
 impl HttpOrigin {
@@ -134,7 +86,9 @@ impl HttpOrigin {
             servers: servers.iter().map(|s| Arc::new(Server::new(s, config, workers))).collect(),
             schedule,
             next: AtomicUsize::new(0),
-            tls: TlsConnector2(connector(&config.tls)?),
+            retries: RetryBudget::new(config.retry_budget_millionths),
+            ejecting: Mutex::default(),
+            tls: TlsConnector2(connector(&config.tls, config.http2)?),
         })
     }
 
@@ -149,17 +103,21 @@ impl HttpOrigin {
             let now = Instant::now();
             order.sort_by_key(|index| self.servers[*index].backoff.is_waiting(now));
         }
+        self.retries.earn();
         let mut request = request;
         let mut attempt = 0;
         loop {
             let server = &self.servers[order[attempt as usize % order.len()]];
-            let (error, unsent) = match server.send(config, &self.tls.0, request).await {
+            let result = server.send(config, &self.tls.0, request).await;
+            let outcome = result.as_ref().map(Response::status).map_err(|(error, _)| error);
+            self.judge(config, server, failure_of(outcome));
+            let (error, unsent) = match result {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
             // Only a request that no server has seen may go to another one.
             match unsent {
-                Some(back) if attempt < config.retries && self.servers.len() > 1 => {
+                Some(back) if attempt < config.retries && self.servers.len() > 1 && self.retries.spend() => {
                     request = back;
                     attempt += 1;
                 }
@@ -181,6 +139,10 @@ impl HttpOrigin {
     pub(super) fn servers(&self) -> &[Arc<Server>] {
         &self.servers
     }
+
+    pub(super) fn connector(&self) -> &TlsConnector {
+        &self.tls.0
+    }
 }
 
 type Failure = (OriginError, Option<Request<OutBody>>);
@@ -196,6 +158,8 @@ impl Server {
             idle: (0..=workers).map(|_| Mutex::default()).collect(),
             last_error: Mutex::default(),
             backoff: Backoff::default(),
+            health: Health::default(),
+            is_probed: origin.health.is_some(),
             counters: ServerCounters::default(),
         }
     }
@@ -213,7 +177,9 @@ impl Server {
             Ok(_) => *self.last_error.lock() = None,
             Err((error, _)) => {
                 tracing::debug!(origin = config.name, %error, "no answer from the origin");
-                *self.last_error.lock() = Some(error.to_string());
+                if is_about_the_server(error) {
+                    *self.last_error.lock() = Some(error.to_string());
+                }
             }
         }
         let outcome = result.as_ref().map(Response::status).map_err(|(error, _)| error.outcome());
@@ -241,26 +207,26 @@ impl Server {
         let again = may_repeat(&request).then(|| copy_head(&request));
         let is_reused = lease.is_reused;
         let (request, upload) = Upload::watch(request);
-        let sending = lease.sender.try_send_request(request);
+        let sending = lease.sender.send(request, &self.config);
         let sent = upload.within(config.first_byte_timeout, sending).await;
-        let mut failed = match sent {
+        let failed = match sent {
             Ok(Ok(response)) => return Ok(wrap(response, lease, config)),
             Ok(Err(failed)) => failed,
             Err(()) => return Err((OriginError::FirstByteTimeout, None)),
         };
-        let retry = failed.take_message().or(again).filter(|_| is_reused);
-        let error = classify(failed.into_error());
+        let retry = failed.unsent.or(again).filter(|_| is_reused);
+        let error = classify(failed.error);
         let Some(request) = retry.filter(|_| matches!(error, OriginError::Closed(_))) else {
             return Err((error, None));
         };
-        let Lease { sni, _permit: permit, .. } = lease;
+        let Lease { sni, permit, .. } = lease;
         let mut lease = match self.lease(config, tls, sni, permit, false).await {
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
         };
-        match timeout(config.first_byte_timeout, lease.sender.send_request(request)).await {
+        match timeout(config.first_byte_timeout, lease.sender.send(request, &self.config)).await {
             Ok(Ok(response)) => Ok(wrap(response, lease, config)),
-            Ok(Err(error)) => Err((classify(error), None)),
+            Ok(Err(failed)) => Err((classify(failed.error), None)),
             Err(_) => Err((OriginError::FirstByteTimeout, None)),
         }
     }
@@ -278,100 +244,6 @@ impl Server {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(OriginError::QueueTimeout),
         }
-    }
-
-    /// The name for SNI and the certificate's check: the origin's `host`, else the request's.
-    fn sni(&self, config: &Config, request: &Request<OutBody>) -> Option<Box<str>> {
-        if !self.config.tls {
-            return None;
-        }
-        let host = request.headers().get(header::HOST).and_then(|v| v.to_str().ok());
-        let authority = config.host.as_deref().or(host).unwrap_or(&self.config.host);
-        let name =
-            authority.parse::<http::uri::Authority>().map_or(authority.to_owned(), |a| a.host().to_owned());
-        Some(name.trim_matches(['[', ']']).into())
-    }
-
-    async fn lease(
-        self: &Arc<Self>,
-        config: &Config,
-        tls: &TlsConnector,
-        sni: Option<Box<str>>,
-        permit: OwnedSemaphorePermit,
-        may_reuse: bool,
-    ) -> Result<Lease, OriginError> {
-        while may_reuse && let Some(mut idle) = self.take_idle(sni.as_deref(), config.idle_timeout) {
-            // Ready is what says that the last exchange ended cleanly and nothing came after it.
-            if matches!(timeout(READY_TIMEOUT, idle.sender.ready()).await, Ok(Ok(()))) {
-                let sender = idle.sender;
-                return Ok(Lease { sender, sni, server: self.clone(), is_reused: true, _permit: permit });
-            }
-        }
-        let begun = Instant::now();
-        self.backoff.admit(begun)?;
-        if self.open.load(Relaxed) >= self.max_connections {
-            self.close_one_idle();
-        }
-        self.open.fetch_add(1, Relaxed);
-        let on_end = Open(self.open.clone());
-        let tls = sni.as_deref().map(|sni| (tls, sni));
-        let sender = connect(&self.config, tls, config.connect_timeout, on_end).await;
-        self.backoff.heard(begun, Instant::now(), sender.as_ref().err());
-        Ok(Lease { sender: sender?, sni, server: self.clone(), is_reused: false, _permit: permit })
-    }
-
-    fn take_idle(&self, sni: Option<&str>, idle_timeout: Duration) -> Option<Idle> {
-        let own = slot(&self.idle);
-        let take = |list: &Mutex<Vec<Idle>>| {
-            let mut list = list.lock();
-            list.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle_timeout);
-            // The one used last is the likeliest to be open still.
-            let index = list.iter().rposition(|idle| idle.sni.as_deref() == sni)?;
-            Some(list.remove(index))
-        };
-        take(&self.idle[own]).or_else(|| {
-            let all_open = self.open.load(Relaxed) >= self.max_connections;
-            self.idle.iter().filter(|_| all_open).find_map(take)
-        })
-    }
-
-    fn close_one_idle(&self) {
-        for list in &self.idle {
-            let mut list = list.lock();
-            if !list.is_empty() {
-                list.remove(0);
-                return;
-            }
-        }
-    }
-
-    pub(super) fn url(&self) -> String {
-        let scheme = if self.config.tls { "https" } else { "http" };
-        format!("{scheme}://{}", self.config.authority())
-    }
-
-    fn status(&self) -> ServerStatus {
-        let last_error = self.last_error.lock().clone();
-        ServerStatus {
-            server: self.url(),
-            up: last_error.is_none(),
-            in_flight: self.in_flight(),
-            connections: self.open.load(Relaxed),
-            waiting: self.waiting(),
-            last_error,
-        }
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        self.last_error.lock().is_none()
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.max_connections.saturating_sub(self.permits.available_permits())
-    }
-
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
     }
 }
 

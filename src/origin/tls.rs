@@ -29,6 +29,18 @@ impl Default for OriginTls {
     }
 }
 
+impl OriginTls {
+    /// Of what is in its files now.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for path in [&self.ca, &self.cert, &self.key] {
+            let content = path.as_ref().and_then(|path| std::fs::read(path).ok());
+            hasher.update(blake3::hash(&content.unwrap_or_default()).as_bytes());
+        }
+        hasher.finalize()
+    }
+}
+
 /// What is wrong with `origin.tls`.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginTlsError {
@@ -45,7 +57,7 @@ pub enum OriginTlsError {
     Settings(#[from] rustls::Error),
 }
 
-pub(super) fn connector(settings: &OriginTls) -> Result<TlsConnector, OriginTlsError> {
+pub(super) fn connector(settings: &OriginTls, http2: bool) -> Result<TlsConnector, OriginTlsError> {
     let provider: Arc<CryptoProvider> = aws_lc_rs::default_provider().into();
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -63,7 +75,8 @@ pub(super) fn connector(settings: &OriginTls) -> Result<TlsConnector, OriginTlsE
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

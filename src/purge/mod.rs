@@ -315,6 +315,23 @@ impl Purges {
         &self.shared.metrics
     }
 
+    /// Answers what waits and closes the log, for another process to have it. Purges that come wait for
+    /// [`Self::resume`]; checks go on.
+    pub async fn pause(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.ops.send(Op::Pause(answer)).is_ok() {
+            let _ = answered.await;
+        }
+    }
+
+    /// Nobody else has the log any more, and nobody else has made purges. What waits is applied.
+    pub async fn resume(&self) -> io::Result<()> {
+        let closed = || io::Error::other("the log of purges is closed");
+        let (answer, answered) = oneshot::channel();
+        self.ops.send(Op::Resume(answer)).map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
     /// Answers what waits, makes the log's end known and closes it, for another process to open. Purges fail from then
     /// on; checks go on.
     pub async fn close(&self) {

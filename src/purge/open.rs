@@ -16,7 +16,7 @@ use super::log::{self, Log};
 use super::matcher::{Gap, Matcher};
 use super::metrics::{Counters, Metrics};
 use super::selector::Request;
-use super::writer::{Writer, show_id};
+use super::writer::{Reopen, Writer, show_id};
 use super::{Config, OpenError, Purge, Purges, QUEUE_UNITS, Shared};
 use crate::rules::time::Millis;
 use crate::telemetry::Clock;
@@ -60,13 +60,15 @@ impl Purges {
             counters,
             pending_bytes: AtomicU64::new(log.as_ref().map_or(0, |log| log.pending_bytes() as u64)),
         });
+        let reopen = reopen(disk.clone(), path.clone(), shared.clone(), clock);
         let failed = |source: io::Error| OpenError::Io { path, source };
         let (ops, queue) = mpsc::channel();
         let writer = match Writer::new(shared.clone(), log, clock) {
             Ok(writer) => writer,
             Err(error) => return Err(failed(error)),
         };
-        let thread = thread::Builder::new().name("larder-purge".into()).spawn(move || writer.run(&queue));
+        let thread = thread::Builder::new().name("larder-purge".into());
+        let thread = thread.spawn(move || writer.run(&queue, &reopen));
         Ok(Arc::new(Self {
             shared,
             disk,
@@ -76,6 +78,25 @@ impl Purges {
             compacting: Mutex::new(()),
             thread: Some(thread.map_err(failed)?),
         }))
+    }
+}
+
+/// For a log that another process may have had. It made no purges: nobody was told of it. All that it can have
+/// written is the gap of its start, behind which numbers go on.
+fn reopen(disk: Option<Arc<dyn Disk>>, path: PathBuf, shared: Arc<Shared>, clock: Clock) -> Reopen {
+    Box::new(move || {
+        let Some(disk) = &disk else { return Ok(None) };
+        let now_us = clock.now().0.max(0) as u64 * 1000;
+        let counters = shared.counters.clone();
+        let opened = log::open(disk.clone(), &path, now_us, counters, number_of).map_err(io::Error::other)?;
+        Ok(Some((opened.log, opened.gap.until)))
+    })
+}
+
+fn number_of(record: &[u8]) -> Option<u64> {
+    match Record::<Request<&str>>::decode(record).ok()? {
+        Record::Purge { seq, .. } => Some(seq),
+        Record::Gap { until, .. } => Some(until),
     }
 }
 

@@ -21,6 +21,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A group takes no more requests from here on.
 const GROUP_BYTES: usize = 16 << 20;
 
+/// Opens the log again, unless nothing outlives the process; gives the last number in it.
+pub(super) type Reopen = Box<dyn Fn() -> io::Result<Option<(Log, u64)>> + Send>;
+
 /// A purge that waits.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -45,6 +48,10 @@ pub(super) enum Op {
         answer: SyncSender<io::Result<()>>,
     },
     Close(oneshot::Sender<()>),
+    /// Close the log and hold purges back until the other.
+    Pause(oneshot::Sender<()>),
+    /// Open it again.
+    Resume(oneshot::Sender<io::Result<()>>),
 }
 
 /// See the module.
@@ -57,6 +64,10 @@ pub(super) struct Writer {
     seq: u64,
     /// What ids are made from.
     secret: [u8; 32],
+    /// Another process may have the log: what came since.
+    held: Option<Vec<Job>>,
+    /// It has not any more, and the log could not be opened yet.
+    is_taking_back: bool,
 }
 
 struct Numbered {
@@ -70,11 +81,19 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, log: Option<Log>, clock: Clock) -> io::Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
-        Ok(Self { seq: shared.matcher.applied(), shared, log, clock, secret })
+        Ok(Self {
+            seq: shared.matcher.applied(),
+            shared,
+            log,
+            clock,
+            secret,
+            held: None,
+            is_taking_back: false,
+        })
     }
 
-    /// Works until it is told to close.
-    pub(super) fn run(mut self, ops: &Receiver<Op>) {
+    /// Works until it is told to close. `reopen` opens the log again, and gives its last number.
+    pub(super) fn run(mut self, ops: &Receiver<Op>, reopen: &Reopen) {
         let mut next = None;
         loop {
             let op = match next.take() {
@@ -82,6 +101,7 @@ impl Writer {
                 None => ops.recv_timeout(RETRY),
             };
             match op {
+                Ok(Op::Purge(job)) if self.held.is_some() => self.hold(*job),
                 Ok(Op::Purge(job)) => {
                     let group;
                     (group, next) = gather(*job, ops);
@@ -93,10 +113,20 @@ impl Writer {
                 Ok(Op::Adopt { new, floor, answer }) => {
                     let _ = answer.send(self.adopt(new, floor));
                 }
+                Ok(Op::Pause(answer)) => {
+                    self.pause();
+                    let _ = answer.send(());
+                }
+                Ok(Op::Resume(answer)) => {
+                    let _ = answer.send(self.resume(reopen));
+                }
                 Ok(Op::Close(answer)) => {
                     self.close();
                     let _ = answer.send(());
                     return;
+                }
+                Err(RecvTimeoutError::Timeout) if self.is_taking_back => {
+                    let _ = self.resume(reopen);
                 }
                 Err(RecvTimeoutError::Timeout) => self.look_after(),
                 Err(RecvTimeoutError::Disconnected) => return self.close(),
@@ -173,6 +203,31 @@ impl Writer {
             Err(error) => tracing::debug!(%error, "the log of purges still can't be written"),
         }
         self.shared.pending_bytes.store(log.pending_bytes() as u64, Relaxed);
+    }
+
+    fn pause(&mut self) {
+        self.close();
+        self.log = None;
+        self.held = Some(Vec::new());
+    }
+
+    /// The room in the queue bounds how many these are.
+    fn hold(&mut self, job: Job) {
+        self.held.get_or_insert_default().push(job);
+    }
+
+    fn resume(&mut self, reopen: &Reopen) -> io::Result<()> {
+        self.is_taking_back = true;
+        let reopened = reopen()?;
+        self.is_taking_back = false;
+        if let Some((log, last)) = reopened {
+            self.log = Some(log);
+            self.seq = self.seq.max(last);
+        }
+        if let Some(held) = self.held.take().filter(|held| !held.is_empty()) {
+            self.commit(held);
+        }
+        Ok(())
     }
 
     fn adopt(&mut self, new: Option<(Box<Log>, Mark)>, floor: u64) -> io::Result<()> {

@@ -21,9 +21,12 @@ mod metrics;
 mod versions;
 mod warm;
 
+use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
@@ -105,10 +108,15 @@ pub struct Store {
 impl Store {
     /// Opens the store; recovers what its directory holds.
     pub fn open(config: &Config, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(config, clock, None)
+    }
+
+    /// The same, under a lock that another process has handed over.
+    pub fn open_with(config: &Config, clock: Clock, lock: Option<OwnedFd>) -> Result<Arc<Self>, OpenError> {
         let is_persistent = config.disk.path.is_some();
         let budget = Budget::new(config.memory_bytes, config.workers, is_persistent, clock);
         let versions = Arc::new(Versions::new(clock));
-        let tier = Tier::open(&config.disk, budget.clone(), versions.clone(), clock)?;
+        let tier = Tier::open(&config.disk, budget.clone(), versions.clone(), clock, lock)?;
         Ok(Arc::new(Self { budget, tier, versions, max_object_bytes: config.max_object_bytes }))
     }
 
@@ -249,6 +257,23 @@ impl Store {
     /// Writes what is queued and seals what is open, so that the next start is quick.
     pub async fn close(&self) {
         self.tier.close().await;
+    }
+
+    /// Writes what is queued, seals what is open, and writes nothing until [`Self::resume`]: another process may have
+    /// the store. Fills under way are waited for as long as `patience`; what is not complete by then is served
+    /// to its end, and not stored.
+    pub async fn pause(&self, patience: Duration) {
+        self.tier.pause(patience).await;
+    }
+
+    /// Nobody else has the store any more.
+    pub async fn resume(&self) -> io::Result<()> {
+        self.tier.resume().await
+    }
+
+    /// The lock of the store's directory, for another process.
+    pub fn share_lock(&self) -> io::Result<Option<OwnedFd>> {
+        self.tier.share_lock()
     }
 
     #[cfg(test)]

@@ -9,8 +9,11 @@ mod clock;
 mod program_log;
 mod worker;
 
-pub use access_log::{AccessLog, AccessLogConfig, AccessRecord, LogOutput};
+pub use access_log::{AccessLog, AccessLogConfig, AccessRecord, EVERY_LINE, LogOutput};
 pub use cells::{Cells, Histogram, encode_cells, encode_gauge};
 pub use clock::{Clock, parse_rfc3339, rfc3339};
 pub use program_log::init as init_program_log;
-pub use worker::{enter as enter_worker, major_faults as worker_major_faults, slot as worker_slot};
+pub use worker::{
+    cpu_time as workers_cpu_time, enter as enter_worker, major_faults as worker_major_faults,
+    slot as worker_slot,
+};

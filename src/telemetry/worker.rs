@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -21,6 +22,24 @@ pub fn enter(index: usize) {
 /// How often a worker has waited for the disk because of a page that was not in memory.
 pub fn major_faults() -> u64 {
     THREADS.lock().iter().filter_map(|thread| major_faults_of(*thread)).sum()
+}
+
+/// The processor time of all workers so far.
+pub fn cpu_time() -> Duration {
+    THREADS.lock().iter().filter_map(|thread| cpu_time_of(*thread)).sum()
+}
+
+/// In nanoseconds by the scheduler where it counts them, else in clock ticks.
+fn cpu_time_of(thread: i32) -> Option<Duration> {
+    if let Ok(text) = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")) {
+        return Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?));
+    }
+    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
+    // proc(5): what follows the name in parentheses begins with field 3; these are fields 14 and 15.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(14 - 3);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let ticks = ticks()? + ticks()?;
+    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 fn major_faults_of(thread: i32) -> Option<u64> {

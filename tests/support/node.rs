@@ -12,7 +12,7 @@ use super::client::Client;
 use super::openmetrics::{self, Metrics};
 use super::origin::Origin;
 use super::process::Process;
-use super::request::{Request, get};
+use super::request::{Request, get, request};
 use super::response::Response;
 use super::temp::TempDir;
 use super::tls::{Ca, Issued};
@@ -143,6 +143,13 @@ impl Builder {
         self
     }
 
+    /// Replaces the plain listener's address.
+    #[must_use]
+    pub fn listen_at(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.listens[0].0);
+        self
+    }
+
     /// A TLS listener with a certificate of this authority for these names; every call adds a certificate.
     #[must_use]
     pub fn tls(mut self, ca: &Ca, names: &[&str]) -> Self {
@@ -213,6 +220,20 @@ impl Builder {
         Node::await_ready(process, self.dir)
     }
 
+    /// The same from another binary.
+    #[track_caller]
+    pub fn start_as(self, binary: &Path) -> Node {
+        self.start_with(std::process::Command::new(binary))
+    }
+
+    /// The same by a command of the test's own, which gets the arguments.
+    #[track_caller]
+    pub fn start_with(self, command: std::process::Command) -> Node {
+        let config = self.dir.write("larder.toml", self.toml());
+        let path = config.to_str().expect("a path in UTF-8");
+        Node::launch_with(command, &["serve", "--config", path], self.dir)
+    }
+
     /// Runs the program until it ends: for starts that fail.
     #[track_caller]
     pub fn run(&self) -> std::process::Output {
@@ -242,7 +263,7 @@ impl Ports {
                 plain.or_else(|| address_after(line, "listening on https://").map(|address| (true, address)))
             })
             .collect();
-        let admin = *after("admin on http://").first()?;
+        let admin = after("admin on http://").into_iter().chain(after("admin on https://")).next()?;
         Some(Self { listeners, admin, metrics: after("metrics on http://").first().copied() })
     }
 }
@@ -285,7 +306,12 @@ impl Node {
 
     #[track_caller]
     fn launch(arguments: &[&str], dir: TempDir) -> Self {
-        Self::await_ready(Process::start(arguments), dir)
+        Self::launch_with(std::process::Command::new(super::process::binary()), arguments, dir)
+    }
+
+    #[track_caller]
+    fn launch_with(command: std::process::Command, arguments: &[&str], dir: TempDir) -> Self {
+        Self::await_ready(Process::start_with(command, arguments), dir)
     }
 
     #[track_caller]
@@ -358,6 +384,41 @@ impl Node {
     #[track_caller]
     pub fn admin_get(&self, target: &str) -> Response {
         self.ask_admin(&get(target).with("Authorization", format!("Bearer {}", self.token())))
+    }
+
+    /// Posts to the admin listener with the generated token.
+    #[track_caller]
+    pub fn admin_post(&self, target: &str) -> Response {
+        let request = request("POST", target).with("Authorization", format!("Bearer {}", self.token()));
+        self.ask_admin(&request.body(""))
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("larder.toml")
+    }
+
+    /// Changes the configuration file.
+    #[track_caller]
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).expect("the configuration");
+        assert!(text.contains(from), "{from} is not in\n{text}");
+        std::fs::write(self.config(), text.replacen(from, to, 1)).expect("the configuration");
+    }
+
+    /// Reloads it; the answer.
+    #[track_caller]
+    pub fn reload(&self) -> Response {
+        self.admin_post("/v1/reload")
+    }
+
+    /// Has another process take over, and waits until the one before is gone.
+    #[track_caller]
+    pub fn upgrade(&self) {
+        let before = self.pid();
+        self.signal(Signal::USR2);
+        eventually("another process serves", || self.pid() != before);
+        eventually("the one before has ended", || !is_alive(before));
     }
 
     #[track_caller]
@@ -441,4 +502,10 @@ impl Node {
         let lines = self.process.lines();
         assert!(!lines.iter().any(|line| line.contains("panicked")), "{}", lines.join("\n"));
     }
+}
+
+/// Whether a process runs; one that nobody has waited for does not.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

@@ -46,10 +46,16 @@ impl Process {
 
     /// With a library that stands in for calls of the system's.
     pub fn start_preloaded(arguments: &[&str], library: Option<&Path>) -> Self {
+        let mut command = Command::new(binary());
+        command.envs(library.map(|library| ("LD_PRELOAD", library)));
+        Self::start_with(command, arguments)
+    }
+
+    /// The same, by a command of the test's own.
+    pub fn start_with(mut command: Command, arguments: &[&str]) -> Self {
         raise_descriptor_limit();
         let started = Instant::now();
-        let mut child = Command::new(binary())
-            .envs(library.map(|library| ("LD_PRELOAD", library)))
+        let mut child = command
             .args(arguments)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -73,12 +79,17 @@ impl Process {
         lock(&self.lines).clone()
     }
 
+    /// Of the process that serves: the one that was started, or the last that took over from it.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let lines = self.lines();
+        let ready = lines.iter().rev().find_map(|line| line.split_once("ready pid="));
+        let pid = ready.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        pid.unwrap_or_else(|| self.child.id())
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the signal is sent");
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process");
+        kill_process(pid, signal).expect("the signal is sent");
     }
 
     pub fn exited(&mut self) -> Option<ExitStatus> {
@@ -107,6 +118,17 @@ impl Process {
         kib("RssAnon:") + kib("RssShmem:")
     }
 
+    /// What its descriptors lead to, each with how often, without numbers.
+    pub fn open_files(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut files = std::collections::BTreeMap::new();
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its descriptors");
+        for link in folder.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()) {
+            let name = link.to_string_lossy().replace(|c: char| c.is_ascii_digit(), "");
+            *files.entry(name).or_insert(0) += 1;
+        }
+        files
+    }
+
     pub fn open_fds(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its descriptors").count()
     }
@@ -114,9 +136,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        let last = self.pid();
         if self.exited().is_none() {
             drop(self.child.kill());
             drop(self.child.wait());
+        }
+        if last != self.child.id() {
+            // One that took over; whose child it is now depends on the machine.
+            let _ = Pid::from_raw(last as i32).map(|pid| kill_process(pid, Signal::KILL));
         }
         if let Some(reader) = self.reader.take() {
             drop(reader.join());

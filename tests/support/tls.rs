@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
@@ -48,6 +50,20 @@ impl Ca {
     /// A client that trusts this authority and offers these protocols.
     pub fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
         self.client_with(protocols, &[&TLS13, &TLS12])
+    }
+
+    /// A client that trusts this authority and shows a certificate.
+    pub fn client_showing(&self, shown: &Issued) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).expect("the authority");
+        let chain = CertificateDer::pem_file_iter(&shown.cert).expect("a file").collect::<Result<_, _>>();
+        let key = PrivateKeyDer::from_pem_file(&shown.key).expect("a key");
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain.expect("certificates"), key);
+        Arc::new(config.expect("a certificate with its key"))
     }
 
     pub fn client_with(

@@ -61,6 +61,24 @@ pub(super) const MORE_CALLS: &[Call] = &[
     },
     Call {
         method: "post",
+        path: "/v1/reload",
+        id: "reload",
+        summary: "Take the configuration as it is now, whole or not at all (422, with every fault)",
+        scope: Scope::Needs("admin"),
+        answers: &[(200, "It is in effect", JSON, "NodeState")],
+        ..GET
+    },
+    Call {
+        method: "post",
+        path: "/v1/drain",
+        id: "drain",
+        summary: "Finish what is begun, and end",
+        scope: Scope::Needs("admin"),
+        answers: &[(202, "It has begun", JSON, "NodeState")],
+        ..GET
+    },
+    Call {
+        method: "post",
         path: "/purge/{*url}",
         id: "fastlyPurgeUrl",
         summary: "Fastly: purge host/path",

@@ -253,6 +253,10 @@ fn others() -> Value {
         "Status": { "type": "object" },
         "Readiness": { "type": "object" },
         "OpenApi": { "type": "object" },
+        "NodeState": object(
+            json!({ "state": { "type": "string" }, "warnings": strings("What has no effect") }),
+            &["state"],
+        ),
         "OriginList": object(json!({ "items": { "type": "array", "items": { "type": "object" } } }), &["items"]),
     })
 }

@@ -39,9 +39,9 @@ pub(super) async fn create(
     let token = control.tokens.authorize(&headers, &conn, "purge", control.parts.clock.now())?;
     let body = read_body(&headers, body, MAX_BODY_BYTES).await?;
     let order = order::parse(&body)?;
-    let (site, selectors) = order.resolve(&token, &control.parts.edge)?;
+    let (site, selectors) = order.resolve(&token, &control.parts.edge.current())?;
     if order.dry_run {
-        let (edge, probe) = (control.parts.edge.clone(), Probe::new(&selectors, site.as_deref()));
+        let (edge, probe) = (control.parts.edge.current(), Probe::new(&selectors, site.as_deref()));
         let count = control.scans.run(move || scans::count(&edge, &probe)).await?;
         return Ok(Json(show::dry_run(&count)).into_response());
     }

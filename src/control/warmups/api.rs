@@ -43,7 +43,7 @@ pub(in super::super) async fn create(
     let warmups = &control.parts.warmups;
     let body = super::super::purges::read_body(&headers, body, MAX_BODY_BYTES).await?;
     let order = order::parse(&body)?;
-    let mut checked = order.check(&token, &warmups.edge)?;
+    let mut checked = order.check(&token, &warmups.edge.current())?;
     if let Some(sitemap) = &order.sitemap {
         let reading = read_sitemap(warmups, &token, sitemap, &mut checked);
         tokio::time::timeout(SITEMAP_TIMEOUT, reading).await.map_err(|_| {
@@ -72,6 +72,9 @@ pub(in super::super) async fn create(
         urls,
     };
     let job = warmups.add(spec).await.map_err(|full: Full| {
+        if let Full::Leaving = full {
+            return leaving();
+        }
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-warmups", full.to_string());
         problem.with(header::RETRY_AFTER, HeaderValue::from_static("60"))
     })?;
@@ -90,19 +93,20 @@ async fn read_sitemap(
 ) -> Result<(), Problem> {
     let no = |why: String| bad(&format!("the sitemap can't be used: {why}")).at("#/sitemap", why);
     let _turn = warmups.sitemaps.acquire().await.map_err(|_| no("the node ends".into()))?;
+    let edge = warmups.edge.current();
     let mut tree = Tree::new(root);
     while let Some((url, depth)) = tree.left.pop() {
         let why = |why: String| no(format!("{url}: {why}"));
         let site = checked.site.as_deref();
-        Sites::new(site, token, &warmups.edge).check(&url).map_err(why)?;
-        let warming = warmups.edge.warming(&url, fields_of("identity", &[]));
+        Sites::new(site, token, &edge).check(&url).map_err(why)?;
+        let warming = edge.warming(&url, fields_of("identity", &[]));
         let warming = warming.map_err(|error| why(error.to_string()))?;
-        let file = warmups.edge.read_whole(&warming, sitemap::MAX_FILE_BYTES).await.map_err(why)?;
+        let file = edge.read_whole(&warming, sitemap::MAX_FILE_BYTES).await.map_err(why)?;
         let parsed = tokio::task::spawn_blocking(move || sitemap::parse(&file)).await;
         let found = parsed.unwrap_or_else(|error| Err(error.to_string())).map_err(why)?;
         tree.add(found, depth).map_err(no)?;
     }
-    let mut sites = Sites::new(checked.site.as_deref(), token, &warmups.edge);
+    let mut sites = Sites::new(checked.site.as_deref(), token, &edge);
     sites.found = std::mem::take(&mut checked.sites);
     let mut wrong = Vec::new();
     for (index, url) in tree.urls.iter().enumerate() {
@@ -205,12 +209,19 @@ pub(in super::super) async fn cancel(
     let token = control.tokens.authorize(&headers, &conn, "warm", control.parts.clock.now())?;
     let warmups = &control.parts.warmups;
     let job = find(warmups, &token, &id)?;
+    if *warmups.is_paused.borrow() {
+        return Err(leaving());
+    }
     let by = (token.name.clone(), Some(conn.peer.ip().to_canonical()));
     if !warmups.end(&job, Some(by)).await && job.state() == super::State::Done {
         let detail = format!("the warm job {id:?} is done already");
         return Err(Problem::new(StatusCode::CONFLICT, "warmup-done", detail));
     }
     Ok(Json(warmups.shown(&job)))
+}
+
+fn leaving() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", Full::Leaving.to_string())
 }
 
 impl Control {

@@ -103,6 +103,18 @@ impl Job {
         true
     }
 
+    /// Waits again, for the process that goes on with it; false: it did not run.
+    pub(super) fn stop(&self) -> bool {
+        let progress = &mut *self.progress.lock();
+        if progress.state != State::Running {
+            return false;
+        }
+        progress.ran = progress.ran();
+        progress.runs_since = None;
+        progress.state = State::Queued;
+        true
+    }
+
     /// Notes an answer; gives the URL's outcome, when that was the last of its requests.
     pub(super) fn answered(&self, n: usize, reply: Reply) -> Option<Outcome> {
         let progress = &mut *self.progress.lock();

@@ -20,9 +20,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::edge::Edge;
+use crate::edge::LiveEdge;
 use crate::rules::time::Millis;
 use crate::telemetry::Clock;
 pub(super) use api::{cancel, create, list, show, urls};
@@ -48,6 +48,8 @@ const MAX_BYTES: u64 = 96 << 20;
 pub(super) enum Full {
     #[error("{MAX_UNFINISHED} warm jobs wait or run already; wait for one, or cancel one")]
     Jobs,
+    #[error("another process takes over; ask again")]
+    Leaving,
     #[error("the warm jobs that wait or run are too large together; wait for one, or cancel one")]
     Bytes,
 }
@@ -55,7 +57,7 @@ pub(super) enum Full {
 /// The warm jobs of a node.
 #[derive(Debug)]
 pub struct Warmups {
-    edge: Arc<Edge>,
+    edge: Arc<LiveEdge>,
     clock: Clock,
     /// The oldest first. Held for a moment.
     jobs: Mutex<Vec<Arc<Job>>>,
@@ -67,11 +69,15 @@ pub struct Warmups {
     /// One sitemap is read at a time.
     sitemaps: Semaphore,
     counters: Counters,
+    /// Whether another process may have them.
+    is_paused: watch::Sender<bool>,
+    /// Held while jobs run.
+    running: tokio::sync::Mutex<()>,
 }
 
 impl Warmups {
     /// The jobs of a node; those of earlier processes where there is a directory to keep them in.
-    pub fn open(edge: Arc<Edge>, clock: Clock, store: Option<&Path>) -> Arc<Self> {
+    pub fn open(edge: Arc<LiveEdge>, clock: Clock, store: Option<&Path>) -> Arc<Self> {
         let files = store.map(Files::new);
         let jobs = files.as_ref().map(Files::load).unwrap_or_default();
         Arc::new(Self {
@@ -83,6 +89,8 @@ impl Warmups {
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
             sitemaps: Semaphore::new(1),
             counters: Counters::default(),
+            is_paused: watch::Sender::new(false),
+            running: tokio::sync::Mutex::default(),
         })
     }
 
@@ -91,6 +99,9 @@ impl Warmups {
     /// # Errors
     /// There are too many.
     async fn add(&self, mut spec: Spec) -> Result<Arc<Job>, Full> {
+        if *self.is_paused.borrow() {
+            return Err(Full::Leaving);
+        }
         let forgotten = {
             let mut jobs = self.jobs.lock();
             spec.seq = jobs.last().map_or(0, |job| job.spec.seq) + 1;
@@ -102,6 +113,11 @@ impl Warmups {
         }
         let kept = spec.clone();
         let is_durable = self.on_files(move |files| files.create(&kept)).await;
+        if *self.is_paused.borrow() {
+            // If the other process has found it already, the warming is done twice.
+            self.on_files(move |files| files.remove(&spec.id)).await;
+            return Err(Full::Leaving);
+        }
         tracing::info!(
             job = spec.id, who = spec.who, from = ?spec.from, urls = spec.urls.len(), is_durable, "a warm job"
         );

@@ -28,7 +28,38 @@ impl Warmups {
     /// Runs the jobs, for as long as the node runs. What an earlier process held is held again first.
     pub async fn run(self: Arc<Self>) {
         tokio::spawn(self.clone().hold_again());
-        let mut running = JoinSet::new();
+        let mut paused = self.is_paused.subscribe();
+        loop {
+            if paused.wait_for(|is_paused| !is_paused).await.is_err() {
+                return;
+            }
+            let _running = self.running.lock().await;
+            let mut jobs = JoinSet::new();
+            tokio::select! {
+                biased;
+                _ = paused.wait_for(|is_paused| *is_paused) => {}
+                () = self.run_jobs(&mut jobs) => {}
+            }
+            jobs.shutdown().await;
+            let stopped: Vec<_> = self.jobs.lock().iter().filter(|job| job.stop()).cloned().collect();
+            for job in stopped {
+                self.write_down(&job).await;
+            }
+        }
+    }
+
+    /// Stops the jobs, and writes down how far they are: another process goes on with them.
+    pub async fn pause(&self) {
+        self.is_paused.send_replace(true);
+        drop(self.running.lock().await);
+    }
+
+    /// Goes on with the jobs.
+    pub fn resume(&self) {
+        self.is_paused.send_replace(false);
+    }
+
+    async fn run_jobs(self: &Arc<Self>, running: &mut JoinSet<()>) {
         loop {
             while running.len() < MAX_RUNNING
                 && let Some(job) = self.next()
@@ -124,17 +155,17 @@ impl Warmups {
         let Some((url, encoding, fields)) = job.request(n) else {
             return Warmed::failed("there is no such request", None);
         };
-        let warming = match self.edge.warming(url, fields_of(encoding, fields)) {
+        let warming = match self.edge.current().warming(url, fields_of(encoding, fields)) {
             Ok(warming) => warming,
             Err(error) => return Warmed::failed(error.to_string(), None),
         };
         // Held before it is there, so that it is not evicted on its arrival.
         let until = job.held_until();
-        let has_hold = until.is_none_or(|until| self.edge.hold(warming.key(), until));
-        let mut warmed = self.edge.warm(&warming, job.spec.refresh).await;
+        let has_hold = until.is_none_or(|until| self.edge.current().hold(warming.key(), until));
+        let mut warmed = self.edge.current().warm(&warming, job.spec.refresh).await;
         if until.is_some()
             && matches!(warmed.outcome, Warm::Stored | Warm::Fresh)
-            && !(has_hold && self.edge.is_held(warming.key()).await)
+            && !(has_hold && self.edge.current().is_held(warming.key()).await)
         {
             warmed.reason = Some("not held: half of the tier is held already".into());
         }
@@ -148,10 +179,10 @@ impl Warmups {
             let Some(until) = job.held_until().filter(|until| self.now() < *until) else { continue };
             for n in (0..job.spec.urls.len() * job.spec.fold()).step_by(job.spec.fold()) {
                 let Some((url, encoding, fields)) = job.request(n) else { continue };
-                if let Ok(warming) = self.edge.warming(url, fields_of(encoding, fields))
-                    && self.edge.hold(warming.key(), until)
+                if let Ok(warming) = self.edge.current().warming(url, fields_of(encoding, fields))
+                    && self.edge.current().hold(warming.key(), until)
                 {
-                    self.edge.is_held(warming.key()).await;
+                    self.edge.current().is_held(warming.key()).await;
                 }
                 tokio::task::yield_now().await;
             }

@@ -31,6 +31,10 @@ pub(super) struct Active {
 }
 
 impl Active {
+    pub(super) fn new(segment: Arc<Segment>) -> Self {
+        Self { segment, used: HEADER_BYTES as u64, frames: Vec::new() }
+    }
+
     /// Makes it whole, at once.
     pub(super) fn seal(self) {
         let segment = self.segment.clone();
@@ -58,6 +62,9 @@ impl Writer {
         pieces: &[Bytes],
     ) -> Result<(Arc<Segment>, Location), NotWritten> {
         let health = &self.tier.health;
+        if self.is_paused && frame.kind != format::Kind::Part {
+            return Err(NotWritten);
+        }
         if health.mode() == Mode::Off || (health.mode() == Mode::ReadOnly && !health.is_retry_due()) {
             return Err(NotWritten);
         }
@@ -114,7 +121,14 @@ impl Writer {
             if let Some(active) = self.active.take() {
                 let segment = active.segment.clone();
                 active.keep_frames();
-                self.tier.shared.chores.run(move || segment.seal());
+                if !self.is_paused {
+                    self.tier.shared.chores.run(move || segment.seal());
+                }
+            }
+            if self.is_paused {
+                let segment = self.nameless()?;
+                self.active = Some(Active::new(segment));
+                continue;
             }
             self.free_a_segment()?;
             // What an eviction wrote again may have opened one.
@@ -176,7 +190,7 @@ impl Writer {
         match self.create(self.tier.limits.segment) {
             Ok(segment) => {
                 self.tier.table.add(&segment);
-                Ok(Active { segment, used: HEADER_BYTES as u64, frames: Vec::new() })
+                Ok(Active::new(segment))
             }
             Err(error) if !self.tier.is_persistent() && error.kind() == io::ErrorKind::OutOfMemory => {
                 // The budget is used up for the moment: the log gives way.

@@ -68,20 +68,42 @@ impl OpenError {
 /// A lock that ends with the process, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _directory: OwnedFd,
+    directory: OwnedFd,
 }
 
-/// Opens a directory as a store, or memory.
-pub(super) fn open(path: Option<&Path>, health: &Health) -> Result<(Arc<dyn Disk>, Option<Lock>), OpenError> {
+impl Lock {
+    /// The same lock once more.
+    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+        self.directory.try_clone()
+    }
+}
+
+/// Opens a directory as a store, or memory. `inherited` may be its lock, which another process has handed over.
+pub(super) fn open(
+    path: Option<&Path>,
+    health: &Health,
+    inherited: Option<OwnedFd>,
+) -> Result<(Arc<dyn Disk>, Option<Lock>), OpenError> {
     let Some(path) = path else { return Ok((Arc::new(Memory::default()), None)) };
     let failed = |source: io::Error| OpenError::of(Some(path), source);
     fs::create_dir_all(path).map_err(failed)?;
-    let lock = lock(path)?;
+    let lock = match inherited.filter(|lock| is_of(lock, path)) {
+        Some(directory) => Lock { directory },
+        None => lock(path)?,
+    };
     if let Err(error) = claim(path)? {
         health.degrade(health::Mode::ReadOnly, &format!("can't be written to: {error}"));
     }
     let disk = Directory::new(path).map_err(failed)?;
     Ok((Arc::new(disk), Some(lock)))
+}
+
+/// Whether a lock is of this directory: the configuration may name another one now.
+fn is_of(lock: &OwnedFd, path: &Path) -> bool {
+    match (rustix::fs::fstat(lock), rustix::fs::stat(path)) {
+        (Ok(locked), Ok(named)) => (locked.st_dev, locked.st_ino) == (named.st_dev, named.st_ino),
+        _ => false,
+    }
 }
 
 /// The lock is on the directory itself, so that it works on a read-only mount too.
@@ -90,7 +112,7 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
     match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock { _directory: directory }),
+        Ok(()) => Ok(Lock { directory }),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),
         Err(error) => Err(failed(error)),
     }
@@ -143,7 +165,7 @@ mod tests {
     }
 
     fn opened(path: &Path) -> Result<Lock, OpenError> {
-        open(Some(path), &Health::default()).map(|(_, lock)| lock.unwrap())
+        open(Some(path), &Health::default(), None).map(|(_, lock)| lock.unwrap())
     }
 
     #[test]
@@ -151,7 +173,10 @@ mod tests {
         let path = temporary("lock");
         let first = opened(&path).unwrap();
         assert!(matches!(opened(&path), Err(OpenError::InUse(_))));
+        let handed_over = first.share().unwrap();
         drop(first);
+        assert!(matches!(opened(&path), Err(OpenError::InUse(_))), "whoever has it handed over holds it");
+        open(Some(&path), &Health::default(), Some(handed_over)).unwrap();
         opened(&path).unwrap();
         fs::remove_dir_all(path).unwrap();
     }

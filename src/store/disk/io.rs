@@ -40,6 +40,11 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// among others, and leaves nothing then.
     fn create(&self, id: u32, len: u64) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// A new file that nobody else can open, and whose bytes are free when it is closed.
+    fn create_nameless(&self, _len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// Every segment file there is: id and length in bytes, in order of id. Files with other names are left alone.
     fn list(&self) -> io::Result<Vec<(u32, u64)>>;
 
@@ -115,6 +120,16 @@ impl Disk for Directory {
             let _ = fs::remove_file(&path).and_then(|()| sync_directory(&self.handle));
             return Err(error);
         }
+        Ok(Arc::new(SegmentFile::new(file)))
+    }
+
+    fn create_nameless(&self, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.path.join(format!("leaving-{}", std::process::id()));
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(FILE_MODE).open(&path)?;
+        // Before it takes room, so that a process that is killed leaves none taken.
+        fs::remove_file(&path)?;
+        self.allocate(&file, len)?;
         Ok(Arc::new(SegmentFile::new(file)))
     }
 

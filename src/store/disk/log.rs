@@ -33,17 +33,36 @@ const IDLE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Op {
     /// Write an entry; it is what stands under its key from now on.
-    Put { entry: Arc<Entry>, replaces: Option<Arc<Entry>>, number: u64, permit: Option<OwnedSemaphorePermit> },
+    Put {
+        entry: Arc<Entry>,
+        replaces: Option<Arc<Entry>>,
+        number: u64,
+        permit: Option<OwnedSemaphorePermit>,
+    },
     /// Write the next part of a body.
-    Part { growing: Unwritten, chunks: Vec<Bytes>, permit: OwnedSemaphorePermit },
+    Part {
+        growing: Unwritten,
+        chunks: Vec<Bytes>,
+        permit: OwnedSemaphorePermit,
+    },
     /// The key is not stored any more.
-    Remove { key: KeyHash, number: u64 },
+    Remove {
+        key: KeyHash,
+        number: u64,
+    },
     /// The key is to be revalidated before its next use.
     MustRevalidate(KeyHash),
     /// What the key has in that segment can't be read.
-    Lost { key: KeyHash, segment: u32, told: Option<oneshot::Sender<Result<(), Lost>>> },
+    Lost {
+        key: KeyHash,
+        segment: u32,
+        told: Option<oneshot::Sender<Result<(), Lost>>>,
+    },
     /// Seal what is open and say so; nothing is written afterwards.
     Close(oneshot::Sender<()>),
+    /// Seal what is open, write nothing until the other, and say so.
+    Pause(oneshot::Sender<()>),
+    Resume(oneshot::Sender<std::io::Result<()>>),
 }
 
 /// A body whose next part is to be written; it fails when that is dropped, whoever drops it.
@@ -88,6 +107,8 @@ pub(super) struct Writer {
     /// Marks that could not be written. Each is of a key that had a record, and takes that out of use.
     pub(super) owed: Vec<(KeyHash, Kind)>,
     faults_seen: u64,
+    /// Another process may have the store.
+    pub(super) is_paused: bool,
 }
 
 impl Drop for Writer {
@@ -113,6 +134,7 @@ impl Writer {
             impatient_until: None,
             owed: Vec::new(),
             faults_seen,
+            is_paused: false,
         }
     }
 
@@ -132,9 +154,14 @@ impl Writer {
                     });
                     return;
                 }
+                Ok(Op::Pause(done)) => self.pause(done),
+                Ok(Op::Resume(done)) => self.resume(done),
                 Ok(op) => self.take(op),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.is_paused {
+                continue;
             }
             if looked.elapsed() >= IDLE {
                 self.look_after_segments();
@@ -190,7 +217,7 @@ impl Writer {
                 self.tier.budget.memory.forget_mapped(key, segment);
                 drop(told);
             }
-            Op::Close(_) => {}
+            Op::Close(_) | Op::Pause(_) | Op::Resume(_) => {}
         }
     }
 

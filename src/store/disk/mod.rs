@@ -22,6 +22,7 @@ mod directory;
 mod evict;
 mod files;
 mod format;
+mod handover;
 mod health;
 mod index;
 mod inline;
@@ -42,8 +43,9 @@ mod stats;
 mod table;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
@@ -135,7 +137,9 @@ pub(super) struct Tier {
     /// What is older than this version is stale: the clock went back while the node was down.
     stale_below: u64,
     /// Held as long as the store is open.
-    _lock: Option<directory::Lock>,
+    lock: Option<directory::Lock>,
+    /// Another process is about to have the store.
+    is_leaving: AtomicBool,
 }
 
 impl Tier {
@@ -145,9 +149,10 @@ impl Tier {
         budget: Arc<Budget>,
         versions: Arc<Versions>,
         clock: Clock,
+        inherited: Option<OwnedFd>,
     ) -> Result<Arc<Self>, OpenError> {
         let health = Arc::new(Health::default());
-        let (disk, lock) = directory::open(config.path.as_deref(), &health)?;
+        let (disk, lock) = directory::open(config.path.as_deref(), &health, inherited)?;
         Self::open_on(disk, lock, config, (budget, versions, clock), health)
             .map_err(|source| OpenError::of(config.path.as_deref(), source))
     }
@@ -191,7 +196,8 @@ impl Tier {
             comparison: evict::Comparison::default(),
             stale_below: 0,
             versions,
-            _lock: lock,
+            lock,
+            is_leaving: AtomicBool::new(false),
         });
         let started = std::time::Instant::now();
         let recovered = recover::recover(&tier)?;
@@ -219,7 +225,8 @@ impl Tier {
 
     /// Whether a new response may be written, by mode and admission; counts the request.
     pub(super) fn admits(&self, key: KeyHash) -> bool {
-        if self.health.mode() != Mode::Ok && !self.health.is_retry_due() {
+        let is_leaving = self.is_leaving.load(Relaxed);
+        if is_leaving || (self.health.mode() != Mode::Ok && !self.health.is_retry_due()) {
             return false;
         }
         let Some(sketch) = &self.admission else { return true };

@@ -134,6 +134,11 @@ impl Segment {
         }))
     }
 
+    /// Nothing in it is stored: it is there for those who read what comes.
+    pub(super) fn is_for_readers_only(&self) {
+        self.is_live.store(false, Relaxed);
+    }
+
     /// Its place in the index's locations.
     pub(super) fn slot(&self) -> u16 {
         self.mapping.mapping.as_ref().map_or(0, |mapping| mapping.slot() as u16)

@@ -70,8 +70,8 @@ pub(super) async fn purge_cache(
 ) -> Result<Json<Value>, Failure> {
     let Path(zone) = path.map_err(unreadable)?;
     let purger = control.purger(&headers, &conn)?;
-    let edge = &control.parts.edge;
-    let reach = Reach::of(edge, &purger).named(&zone, |purge| &purge.cloudflare_zone);
+    let edge = control.parts.edge.current();
+    let reach = Reach::of(&edge, &purger).named(&zone, |purge| &purge.cloudflare_zone);
     let reach = reach.ok_or_else(|| {
         let detail =
             format!("no site of the token {:?} has the zone {zone:?}; nothing was purged", purger.name());

@@ -43,7 +43,7 @@ impl Control {
                     Right::Given(purger, reach) => (purger, reach),
                     Right::Slowed(problem) => return Err(problem),
                 };
-                let mut order = read(&control.parts.edge, reach, &parts, &to)?;
+                let mut order = read(&control.parts.edge.current(), reach, &parts, &to)?;
                 if is_fastly {
                     order.source = Source::Fastly;
                 }
@@ -85,7 +85,9 @@ impl Control {
             .filter(|site| !is_address(&to.host) || site.hosts.iter().any(|host| **host == *to.host));
         match own {
             Some(site) => purger.covers(site).then(|| Reach::one(site)),
-            None => Some(Reach::of(&self.parts.edge, purger)).filter(|reach| !reach.sites.is_empty()),
+            None => {
+                Some(Reach::of(&self.parts.edge.current(), purger)).filter(|reach| !reach.sites.is_empty())
+            }
         }
     }
 }

@@ -46,13 +46,14 @@ pub(super) async fn url(
     headers: HeaderMap,
 ) -> Answer {
     let purger = control.purger(&headers, &conn)?;
-    let reach = Reach::of(&control.parts.edge, &purger);
+    let edge = control.parts.edge.current();
+    let reach = Reach::of(&edge, &purger);
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     let target = target.strip_prefix("/purge/").unwrap_or(target);
     let is_whole = ["http://", "https://"].iter().any(|scheme| target.starts_with(scheme));
     let url = if is_whole { target.to_owned() } else { format!("https://{target}") };
     let mut wanted = Wanted::default();
-    let found = reach.check(control.parts.edge.select_url(&url));
+    let found = reach.check(edge.select_url(&url));
     wanted.bind(found.map_err(|why| bad(format!("{why}; nothing was purged")))?);
     control.fastly(purger, reach, wanted, &headers).await.map(|purge| Json(ok(&purge)))
 }
@@ -115,7 +116,8 @@ impl OfService for Asked {
     fn service(&self, id: &str) -> Result<(Purger, Reach), Problem> {
         let (State(control), Extension(conn), headers) = self;
         let purger = control.purger(headers, conn)?;
-        let reach = Reach::of(&control.parts.edge, &purger).named(id, |purge| &purge.fastly_service);
+        let reach =
+            Reach::of(&control.parts.edge.current(), &purger).named(id, |purge| &purge.fastly_service);
         let reach = reach.ok_or_else(|| {
             let detail = format!(
                 "no site of the token {:?} has the service {id:?}; nothing was purged",
