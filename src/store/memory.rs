@@ -168,7 +168,7 @@ impl MemoryTier {
     /// Forgets a key when a body of it lies in a segment that is on its way out.
     pub(super) fn forget_mapped(&self, key: KeyHash, segment: u32) {
         let is_in = |entry: &Arc<Entry>| {
-            let mut parts = entry.variants().iter().flat_map(|object| object.body.parts());
+            let mut parts = entry.variants().iter().flat_map(|object| object.parts());
             parts.any(|part| part.place().0 == segment)
         };
         if self.get(key).is_some_and(|entry| is_in(&entry)) {

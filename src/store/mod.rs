@@ -15,6 +15,7 @@ mod budget;
 mod comparison;
 mod deposit;
 mod disk;
+mod encodings;
 mod holds;
 mod memory;
 mod metrics;
@@ -38,6 +39,7 @@ use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
 pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position};
+pub use encodings::{BodyId, NewEncoding};
 pub use holds::Hold;
 use versions::Versions;
 pub use warm::Wanted;
@@ -92,7 +94,7 @@ impl Entry {
     }
 
     fn is_mapped(&self) -> bool {
-        self.variants.iter().any(|object| !object.body.parts().is_empty())
+        self.variants.iter().any(|object| object.parts().next().is_some())
     }
 }
 

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::holds::Hold;
 use super::{Entry, Store};
+use crate::object::Object;
 use crate::rules::key::{CacheKey, KeyHash};
 
 type Counts = Arc<Mutex<HashMap<KeyHash, usize>>>;
@@ -116,5 +117,10 @@ impl Store {
 
 /// About what an entry takes in the log.
 pub(super) fn logged_bytes(entry: &Entry) -> u64 {
-    entry.variants().iter().map(|object| object.head.weight() + object.body.len()).sum()
+    let encodings = |object: &Object| -> u64 {
+        let kept = object.encodings.iter().flat_map(|encodings| encodings.all());
+        kept.map(|encoded| encoded.body.len()).sum()
+    };
+    let of = |object: &Arc<Object>| object.head.weight() + object.body.len() + encodings(object);
+    entry.variants().iter().map(of).sum()
 }

@@ -15,7 +15,7 @@ use super::format::{self, FLAG_MUST_REVALIDATE, Frame, Kind};
 use super::health::Mode;
 use super::index::Found;
 use super::log::{NotWritten, Writer};
-use super::meta::{Meta, OWN, PartMeta};
+use super::meta::{Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
 use crate::object::{Place, Sum};
 use crate::rules::key::KeyHash;
@@ -151,7 +151,7 @@ impl Writer {
     /// Has a key decided on again that was put while its segment is on its way out.
     pub(super) fn evict_once_more(&mut self, entry: &Entry) {
         let Some(eviction) = &mut self.eviction else { return };
-        let mut parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        let mut parts = entry.variants().iter().flat_map(|object| object.parts());
         if parts.any(|part| part.place().0 == eviction.segment.id) {
             eviction.keys.push((1, entry.key().hash()));
         }
@@ -159,7 +159,7 @@ impl Writer {
 
     /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
     pub(super) fn forget_dead_parts(&self, entry: &Entry) {
-        let parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        let parts = entry.variants().iter().flat_map(|object| object.parts());
         let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
         let dead: BTreeSet<u32> = dead.collect();
         for segment in dead {
@@ -261,7 +261,7 @@ impl Writer {
         let frame = Frame::decode(&bytes, record.id, found.location.offset).ok()?;
         let is_here = found.location.slot == from.slot();
         let meta = Meta::decode(meta_bytes(&frame, &bytes)?).ok().filter(|_| frame.key == key)?;
-        let parts = meta.variants.iter().flat_map(|variant| &variant.parts);
+        let parts = meta.variants.iter().flat_map(VariantMeta::all_parts);
         let parts = parts.filter(|part| part.segment() == from.id);
         let elsewhere: u64 = parts.map(|part| format::frame_length(u64::from(part.place().length))).sum();
         if !is_here && elsewhere == 0 {
@@ -286,7 +286,7 @@ impl Writer {
         }
         let (mut inline, mut inline_bytes, mut written) = (Vec::new(), 0_u32, 0);
         for variant in &mut meta.variants {
-            for part in &mut variant.parts {
+            for part in variant.all_parts_mut() {
                 let mut place = part.place();
                 let mut segment = part.segment();
                 if segment == OWN {

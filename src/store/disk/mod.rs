@@ -25,6 +25,7 @@ mod format;
 mod handover;
 mod health;
 mod index;
+mod inline;
 mod io;
 mod limits;
 mod log;
