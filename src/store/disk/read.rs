@@ -6,13 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::Tier;
 use super::format::{self, Bad, FLAG_MUST_REVALIDATE, Frame};
 use super::health::{Fault, Mode};
 use super::index::Found;
-use super::log::Op;
 use super::meta::{EncodingMeta, Meta, OWN, PartMeta, VariantMeta};
+use super::ops::Op;
+use super::pending::Pending;
 use super::segment::Segment;
-use super::{Pending, Tier};
 use crate::object::{
     Body, CHUNK_OVERHEAD_BYTES, Delta, Encoded, Encodings, Made, Object, Part, Place, Sum, charged_chunk,
 };
