@@ -54,7 +54,6 @@ pub(super) struct Fill {
     /// Where interim responses go, if anywhere.
     pub(super) interim: Option<InterimSender>,
     pub(super) resumable: Option<resume::Resumable>,
-    begun: Millis,
 }
 
 /// What a fill fetches.
@@ -101,7 +100,6 @@ impl Fill {
             private: None,
             interim: None,
             resumable: None,
-            begun: edge.clock.now(),
         }
     }
 
@@ -186,7 +184,7 @@ impl Fill {
 
     /// The origin failed, and the stored response stands in; the origin is left alone for a moment.
     fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
-        self.edge.collapse.mark_failed(object.head.key.hash(), self.begun, self.edge.clock.now());
+        self.edge.collapse.mark_failed(object.head.key.hash(), self.lead.took(), self.edge.clock.now());
         self.lead.flight.publish(Published::Stale { object, fwd_status });
     }
 
