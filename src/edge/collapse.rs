@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -58,12 +59,18 @@ pub(super) struct Lead {
     pub(super) flight: Arc<Flight>,
     /// `None`: a fetch of one's own that nobody follows.
     registered: Option<(Arc<Collapse>, FlightKey)>,
+    since: Instant,
 }
 
 impl Lead {
     /// A fetch that nobody may follow.
     pub(super) fn alone(as_of: u64) -> Self {
-        Self { flight: Arc::new(Flight::new(as_of)), registered: None }
+        Self { flight: Arc::new(Flight::new(as_of)), registered: None, since: Instant::now() }
+    }
+
+    /// For how long it has been led.
+    pub(super) fn took(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Nothing is fetched: it was stored.
@@ -117,7 +124,7 @@ impl Collapse {
         }
         let flight = Arc::new(Flight::new(as_of));
         flights.insert(key.clone(), flight.clone());
-        Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)) }))
+        Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)), since: Instant::now() }))
     }
 
     /// The flight of a key that is under way, for who would not lead one.
@@ -159,9 +166,9 @@ impl Collapse {
         hints.peek(&key).and_then(|hint| hint.failed_until).is_some_and(|until| now < until)
     }
 
-    /// Remembers that a fetch that was begun then failed; the next answer clears the mark.
-    pub(super) fn mark_failed(&self, key: KeyHash, begun: Millis, now: Millis) {
-        let took = now.0.saturating_sub(begun.0);
+    /// Remembers that a fetch failed, and how long it took; the next answer clears the mark.
+    pub(super) fn mark_failed(&self, key: KeyHash, took: Duration, now: Millis) {
+        let took = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let until = now.saturating_add(took.clamp(FAILED_MS, FAILED_MAX_MS));
         hint_of(&mut self.hints.lock(), key).failed_until = Some(until);
     }
@@ -254,12 +261,12 @@ mod tests {
         assert!(collapse.is_unshared(key, Millis(1)));
         assert!(collapse.is_too_large(key, Millis(1)));
         assert!(!collapse.is_unshared(key, Millis(HIT_FOR_MISS_MS)));
-        collapse.mark_failed(key, Millis(0), Millis(0));
+        collapse.mark_failed(key, Duration::ZERO, Millis(0));
         assert!(collapse.has_failed(key, Millis(1)) && collapse.is_unshared(key, Millis(1)));
         assert!(!collapse.has_failed(key, Millis(FAILED_MS)));
-        collapse.mark_failed(key, Millis(0), Millis(15_000));
+        collapse.mark_failed(key, Duration::from_secs(15), Millis(15_000));
         assert!(collapse.has_failed(key, Millis(29_999)) && !collapse.has_failed(key, Millis(30_000)));
-        collapse.mark_failed(key, Millis(0), Millis(3_600_000));
+        collapse.mark_failed(key, Duration::from_secs(3600), Millis(3_600_000));
         assert!(!collapse.has_failed(key, Millis(3_600_000 + FAILED_MAX_MS)), "not for ever");
         collapse.mark_shared(key, &VaryRule::new(vec![]));
         assert!(!collapse.is_unshared(key, Millis(1)) && !collapse.has_failed(key, Millis(1)));

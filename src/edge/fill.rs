@@ -56,7 +56,6 @@ pub(super) struct Fill {
     pub(super) resumable: Option<resume::Resumable>,
     /// Where it is told how long the origin took.
     pub(super) trail: Option<Trail>,
-    begun: Millis,
 }
 
 /// What a fill fetches.
@@ -104,7 +103,6 @@ impl Fill {
             interim: None,
             resumable: None,
             trail: None,
-            begun: edge.clock.now(),
         }
     }
 
@@ -190,7 +188,7 @@ impl Fill {
 
     /// The origin failed, and the stored response stands in; the origin is left alone for a moment.
     fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
-        self.edge.collapse.mark_failed(object.head.key.hash(), self.begun, self.edge.clock.now());
+        self.edge.collapse.mark_failed(object.head.key.hash(), self.lead.took(), self.edge.clock.now());
         self.lead.flight.publish(Published::Stale { object, fwd_status });
     }
 

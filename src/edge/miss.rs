@@ -270,7 +270,7 @@ impl Edge {
         let fwd = if base.is_some() { Fwd::Stale } else { Fwd::UriMiss };
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         let request = self.to_origin(admitted, &Method::HEAD, &parts.headers, Purpose::Fill(None));
-        let request_time = self.clock.now();
+        let (request_time, begun) = (self.clock.now(), std::time::Instant::now());
         let (outcome, mut response) = self
             .relay(admitted, parts, request, &status, |response| {
                 if let Some(base) = &base {
@@ -283,7 +283,7 @@ impl Edge {
             && let Some(base) = base
             && self.may_stand_in(&base)
         {
-            self.collapse.mark_failed(admitted.key.hash(), request_time, self.clock.now());
+            self.collapse.mark_failed(admitted.key.hash(), begun.elapsed(), self.clock.now());
             let fwd = Some((Fwd::Stale, (outcome != Outcome::Error).then(|| response.status().as_u16())));
             return (Outcome::HitStale, self.stale(admitted, parts, &base, fwd, "stale-if-error"));
         }

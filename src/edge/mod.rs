@@ -75,7 +75,6 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-pub use crate::store::Hold;
 pub use addressed::{Addressed, is_purge_location, is_purge_method};
 pub use answer::Answer;
 pub use body::{Body, BodyError};
@@ -85,7 +84,7 @@ pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
 pub use live::LiveEdge;
 pub use metrics::{EdgeMetrics, Outcome};
-pub use warm::{Warm, Warmed, Warming};
+pub use warm::{Hold, Warm, Warmed, Warming};
 
 use crate::encode::Pool;
 use crate::net::{ConnInfo, Handler, RequestBody};

@@ -28,7 +28,7 @@ use crate::object::Object;
 use crate::origin::Spare;
 use crate::rules::cache_status::Fwd;
 use crate::rules::key::{CacheKey, Scheme};
-use crate::store::Hold;
+pub use crate::store::Hold;
 
 /// Between two looks whether live traffic leaves room.
 const YIELD: Duration = Duration::from_millis(20);
