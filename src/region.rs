@@ -26,19 +26,21 @@
 
 mod fault;
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Acquire, Ordering::SeqCst, fence};
+use std::sync::atomic::{Ordering::Acquire, Ordering::Release, Ordering::SeqCst, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
+use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect};
 
-use fault::{BAD, find, page_bytes, register, unregister};
+use fault::{BAD, Slot, find, page_bytes, register, unregister};
 pub use fault::{
     Poisoned, Taken, faults, guarded, install, is_poisoned, losses, note_efault, probe, take_poison,
 };
@@ -51,7 +53,7 @@ const PAGES_AT_ONCE: usize = 256;
 pub struct Arena {
     range: MmapRaw,
     slot_bytes: usize,
-    flags: Box<[AtomicU8]>,
+    slots: Box<[Slot]>,
     free: Mutex<Vec<usize>>,
     /// Its entry in the table of arenas.
     entry: usize,
@@ -69,27 +71,32 @@ impl Arena {
         let range = MmapRaw::from(MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?);
         // SAFETY: the range was mapped above and nothing refers into it yet.
         unsafe { mprotect(range.as_mut_ptr().cast(), bytes, MprotectFlags::empty()) }?;
-        let flags: Box<[AtomicU8]> = (0..slots).map(|_| AtomicU8::new(0)).collect();
+        let states: Box<[Slot]> = (0..slots).map(|_| Slot::free()).collect();
         let start = range.as_ptr().addr();
-        let entry = register(start..start + bytes, slot_bytes, &flags)?;
+        let entry = register(start..start + bytes, slot_bytes, &states)?;
         let free = Mutex::new((0..slots).rev().collect());
-        Ok(Arc::new(Self { range, slot_bytes, flags, free, entry }))
+        Ok(Arc::new(Self { range, slot_bytes, slots: states, free, entry }))
     }
 
     /// Maps the first `len` bytes of a file, shared and read-only, into a free slot.
-    pub fn map(self: &Arc<Self>, file: impl AsFd, len: u64) -> io::Result<Mapping> {
+    ///
+    /// The mapping keeps the file open, for [`send`].
+    pub fn map(self: &Arc<Self>, file: impl AsFd + Send + Sync + 'static, len: u64) -> io::Result<Mapping> {
         if len > self.slot_bytes as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "larger than a slot"));
         }
         let Some(slot) = self.free.lock().pop() else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no free slot for a mapping"));
         };
-        self.flags[slot].store(0, SeqCst);
+        self.slots[slot].flags.store(0, SeqCst);
         let (at, flags) = (self.start_of(slot).cast(), MapFlags::SHARED | MapFlags::FIXED);
         // SAFETY: `len` bytes from the slot's start lie in the reserved range, and a slot that was free
         // is used by nobody else.
-        match unsafe { mmap(at, len as usize, ProtFlags::READ, flags, file, 0) } {
-            Ok(_) => Ok(Mapping { arena: self.clone(), slot, len }),
+        match unsafe { mmap(at, len as usize, ProtFlags::READ, flags, &file, 0) } {
+            Ok(_) => {
+                self.slots[slot].file.store(file.as_fd().as_raw_fd(), Release);
+                Ok(Mapping { arena: self.clone(), slot, len, file: Box::new(file) })
+            }
             Err(error) => {
                 self.release(slot);
                 Err(error.into())
@@ -99,7 +106,7 @@ impl Arena {
 
     /// How many files can be mapped at a time.
     pub fn slots(&self) -> usize {
-        self.flags.len()
+        self.slots.len()
     }
 
     fn start_of(&self, slot: usize) -> *mut u8 {
@@ -127,11 +134,18 @@ impl Drop for Arena {
 }
 
 /// One mapped file; on drop it is unmapped and its slot is free again.
-#[derive(Debug)]
 pub struct Mapping {
     arena: Arc<Arena>,
     slot: usize,
     len: u64,
+    file: Box<dyn AsFd + Send + Sync>,
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { slot, len, file, .. } = self;
+        f.debug_struct("Mapping").field("slot", slot).field("len", len).field("file", &file.as_fd()).finish()
+    }
 }
 
 impl Mapping {
@@ -155,12 +169,12 @@ impl Mapping {
     #[inline]
     pub fn is_bad(&self) -> bool {
         fence(Acquire);
-        self.arena.flags[self.slot].load(SeqCst) != 0
+        self.arena.slots[self.slot].flags.load(SeqCst) != 0
     }
 
     /// It is not to be used any more.
     pub fn mark_bad(&self) {
-        self.arena.flags[self.slot].fetch_or(BAD, SeqCst);
+        self.arena.slots[self.slot].flags.fetch_or(BAD, SeqCst);
     }
 
     /// Whether all pages of the range are in memory.
@@ -232,6 +246,7 @@ impl AsRef<[u8]> for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.arena.slots[self.slot].file.store(-1, Release);
         self.arena.release(self.slot);
     }
 }
@@ -252,6 +267,29 @@ pub fn locate(bytes: &[u8]) -> Option<Place> {
     let (arena, entry) = find(bytes.as_ptr().addr()).filter(|_| !bytes.is_empty())?;
     let (slot, offset) = entry.slot_and_offset(bytes.as_ptr().addr());
     Some(Place { arena, slot, offset: offset as u64 })
+}
+
+/// Has the kernel send mapped bytes to a socket out of their file, so that no byte is copied or even read here: how
+/// many it took. `None`: these bytes are not of a mapping.
+///
+/// A file that has become shorter, or can't be read, marks the mapping bad and poisons the thread, as a read would.
+pub fn send(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
+    let (_, entry) = find(bytes.as_ptr().addr()).filter(|_| !bytes.is_empty())?;
+    let (slot, offset) = entry.slot_and_offset(bytes.as_ptr().addr());
+    // SAFETY: the bytes are borrowed from a mapping, which keeps its arena.
+    let slot: &Slot = unsafe { entry.slot(slot) };
+    let file = Some(slot.file.load(Acquire)).filter(|file| *file >= 0)?;
+    // SAFETY: the mapping owns the file, and closes it when nobody borrows from it any more.
+    let file = unsafe { BorrowedFd::borrow_raw(file) };
+    let mut offset = offset as u64;
+    match sendfile(socket, file, Some(&mut offset), bytes.len()) {
+        Ok(0) | Err(Errno::IO) => {
+            slot.flags.fetch_or(BAD, SeqCst);
+            note_efault();
+            Some(Err(io::Error::other(Poisoned)))
+        }
+        sent => Some(sent.map_err(io::Error::from)),
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The socket below TLS and HTTP: passes bytes on and notes progress.
 
 use std::cell::RefCell;
-use std::io::{Error, IoSlice, Result};
+use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::activity::Activity;
@@ -15,6 +16,9 @@ use crate::region;
 /// A head and a body up to here go out by one `send`: copying them costs less than a `writev` does
 /// beyond it.
 const SMALL_BYTES: usize = 2048;
+
+/// From here on mapped bytes are left to the kernel: for fewer, its `sendfile` costs more than a copy does.
+const MAPPED_BYTES: usize = 32 * 1024;
 
 thread_local! {
     /// Where they are put together.
@@ -42,6 +46,35 @@ impl TrackedIo {
         if self.activity.integrity.is_lost() { Err(Error::other(region::Poisoned)) } else { Ok(()) }
     }
 
+    /// Mapped bytes, by the kernel alone.
+    fn poll_send_file(&self, cx: &mut Context<'_>, mapped: &[u8]) -> Poll<Result<usize>> {
+        let not_mapped = || Err(ErrorKind::InvalidInput.into());
+        self.poll_with(cx, |stream| region::send(stream, mapped).unwrap_or_else(not_mapped))
+    }
+
+    /// What comes before mapped bytes, so that it goes out with the first of them.
+    fn poll_send_ahead(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        self.poll_with(cx, |stream| {
+            let mut none = SendAncillaryBuffer::default();
+            Ok(sendmsg(stream, bufs, &mut none, flags)?)
+        })
+    }
+
+    fn poll_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> Result<usize>,
+    ) -> Poll<Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_io(Interest::WRITABLE, || write(&self.stream)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
     fn noted(&self, result: Poll<Result<usize>>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         match &result {
             Poll::Ready(Ok(_)) => self.activity.on_write(true),
@@ -57,6 +90,11 @@ impl TrackedIo {
         }
         result
     }
+}
+
+#[inline]
+fn is_sent_by_file(buf: &IoSlice<'_>) -> bool {
+    buf.len() >= MAPPED_BYTES && region::locate(buf).is_some()
 }
 
 impl AsyncRead for TrackedIo {
@@ -85,6 +123,13 @@ impl AsyncWrite for TrackedIo {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total > SMALL_BYTES {
             self.check()?;
+            if let Some(mapped) = bufs.iter().position(|buf| is_sent_by_file(buf)) {
+                let result = match mapped {
+                    0 => self.poll_send_file(cx, &bufs[0]),
+                    _ => self.poll_send_ahead(cx, &bufs[..mapped]),
+                };
+                return self.noted(result, bufs);
+            }
             let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
             return self.noted(result, bufs);
         }

@@ -73,7 +73,7 @@ impl Node {
         let file = OpenOptions::new().write(true).read(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         let arena = Arena::reserve(1, LARGE as u64).unwrap();
-        let mapping = Arc::new(arena.map(&file, LARGE as u64).unwrap());
+        let mapping = Arc::new(arena.map(file.try_clone().unwrap(), LARGE as u64).unwrap());
 
         let limits = Limits {
             header_bytes: 16 * 1024,
@@ -230,6 +230,45 @@ fn a_handler_that_hits_a_missing_page_costs_its_own_connection() {
     send(&mut victim, "/task/1000");
     assert_eq!(body(&mut victim), b"");
     assert_serves(&node, &mut other);
+}
+
+/// How much of what is mapped there this process has ever touched, in KiB.
+fn touched_kib(mapping: &Mapping) -> u64 {
+    let start = format!("{:x}-", mapping.as_ref().as_ptr().addr());
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let of_mapping = maps.lines().skip_while(|line| !line.starts_with(&start));
+    let resident = of_mapping.skip(1).find(|line| line.starts_with("Rss:")).expect("the mapping");
+    resident.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A copy would read the pages, which brings them into this process: none comes. TLS has to, which shows that it is seen.
+#[test]
+fn no_mapped_byte_is_copied_over_plain_http1() {
+    let node = Node::start(false);
+    let mut client = node.connect();
+    for _ in 0..2 {
+        send(&mut client, &format!("/mapped/{}", 4 * CHUNK));
+        let mut left = 4 * CHUNK;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let mut piece = vec![0; CHUNK];
+        while left > 0 {
+            let n = client.read(&mut piece).unwrap();
+            assert!(n > 0 && piece[..n].iter().all(|byte| *byte == b'x'));
+            left -= n;
+        }
+    }
+    assert_eq!(touched_kib(&node.mapping), 0);
+
+    let node = Node::start(true);
+    let mut client = node.connect_tls();
+    send(&mut client, &format!("/mapped/{CHUNK}"));
+    client.read_exact(&mut vec![0; CHUNK]).unwrap();
+    assert!(touched_kib(&node.mapping) > 0);
 }
 
 /// Waits until the server's writes are blocked, as far as that shows from here.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release, Ordering::SeqCst, compiler_fence, fence,
 };
 
@@ -158,7 +158,22 @@ pub(super) struct Entry {
     /// 0: the entry is free.
     end: AtomicUsize,
     slot_bytes: AtomicUsize,
-    flags: AtomicPtr<AtomicU8>,
+    slots: AtomicPtr<Slot>,
+}
+
+/// What is known of one mapping.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// [`BAD`], [`LOST`].
+    pub(super) flags: AtomicU8,
+    /// The descriptor of its file; negative: nothing is mapped.
+    pub(super) file: AtomicI32,
+}
+
+impl Slot {
+    pub(super) const fn free() -> Self {
+        Self { flags: AtomicU8::new(0), file: AtomicI32::new(-1) }
+    }
 }
 
 static ARENAS: [Entry; MAX_ARENAS] = [const { Entry::free() }; MAX_ARENAS];
@@ -176,18 +191,18 @@ impl Entry {
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             slot_bytes: AtomicUsize::new(0),
-            flags: AtomicPtr::new(ptr::null_mut()),
+            slots: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
-    fn set(&self, range: Range<usize>, slot_bytes: usize, flags: *mut AtomicU8) {
+    fn set(&self, range: Range<usize>, slot_bytes: usize, slots: *mut Slot) {
         let version = self.version.load(Relaxed);
         self.version.store(version.wrapping_add(1), Relaxed);
         fence(Release);
         self.start.store(range.start, Relaxed);
         self.end.store(range.end, Relaxed);
         self.slot_bytes.store(slot_bytes, Relaxed);
-        self.flags.store(flags, Relaxed);
+        self.slots.store(slots, Relaxed);
         self.version.store(version.wrapping_add(2), Release);
     }
 
@@ -202,14 +217,21 @@ impl Entry {
         let (offset, slot_bytes) = (address - self.start.load(Relaxed), self.slot_bytes.load(Relaxed).max(1));
         (offset / slot_bytes, offset % slot_bytes)
     }
+
+    /// # Safety
+    /// The arena must be in use for as long as the result is, and have that slot.
+    pub(super) unsafe fn slot<'a>(&self, slot: usize) -> &'a Slot {
+        // SAFETY: an arena in use keeps its entry, which points to one for each slot.
+        unsafe { &*self.slots.load(Relaxed).add(slot) }
+    }
 }
 
-pub(super) fn register(range: Range<usize>, slot_bytes: usize, flags: &[AtomicU8]) -> io::Result<usize> {
+pub(super) fn register(range: Range<usize>, slot_bytes: usize, slots: &[Slot]) -> io::Result<usize> {
     let _lock = ARENAS_LOCK.lock();
     let Some(free) = ARENAS.iter().position(|entry| entry.end.load(Relaxed) == 0) else {
         return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many arenas"));
     };
-    ARENAS[free].set(range, slot_bytes, flags.as_ptr().cast_mut());
+    ARENAS[free].set(range, slot_bytes, slots.as_ptr().cast_mut());
     ARENAS_USED.fetch_max(free + 1, Release);
     Ok(free)
 }
@@ -270,8 +292,8 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, _context: *mu
 fn replace_page(address: *mut c_void) -> bool {
     let Some((arena, entry)) = find(address.addr()) else { return false };
     let (slot, _) = entry.slot_and_offset(address.addr());
-    // SAFETY: the arena is in use by the read that failed, so that its flags are there, one for each slot.
-    let flags = unsafe { &*entry.flags.load(Relaxed).add(slot) };
+    // SAFETY: the arena is in use by the read that failed.
+    let Slot { flags, .. } = unsafe { entry.slot(slot) };
     if flags.load(SeqCst) & LOST == 0 {
         // Counted before it is marked, so that whoever finds the mark need not count. Two that come at
         // once may both count.

@@ -24,7 +24,7 @@ fn arena(slots: usize, pages: usize) -> Arc<Arena> {
 }
 
 fn map(arena: &Arc<Arena>, file: &File) -> Mapping {
-    arena.map(file, file.metadata().unwrap().len()).unwrap()
+    arena.map(file.try_clone().unwrap(), file.metadata().unwrap().len()).unwrap()
 }
 
 fn page(number: usize) -> Range<u64> {
@@ -76,7 +76,7 @@ fn what_can_not_be_mapped_is_refused_and_its_slot_is_free_again() {
     let too_long = page_bytes() as u64 + 1;
     assert_eq!(arena.map(file(2), too_long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     let (pipe, _writer) = io::pipe().unwrap();
-    assert_eq!(arena.map(&pipe, 1).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    assert_eq!(arena.map(pipe, 1).unwrap_err().raw_os_error(), Some(libc::ENODEV));
     assert_eq!(arena.map(file(1), 0).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     assert_eq!(map(&arena, &file(1)).as_ref()[0], 1);
     assert_eq!(Arena::reserve(0, 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);

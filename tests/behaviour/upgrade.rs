@@ -145,6 +145,35 @@ fn no_acknowledged_purge_is_lost_or_late() {
     assert!(!node.get("/p/1").is_hit());
 }
 
+/// The new process goes on with what is left, and nothing is asked for twice that was written down.
+#[test]
+fn a_warm_job_goes_on_in_the_new_process() {
+    let origin = Origin::start();
+    origin.fixed("/p/*", 200, FRESH, "p");
+    let node = on_disk(&origin).start();
+    let urls: Vec<String> = (0..60).map(|n| format!("http://test.example/p/{n}")).collect();
+    let order = serde_json::json!({ "urls": urls, "encodings": ["identity"], "rate": 40 });
+    let ask = |method: &str, target: &str, body: String| {
+        let token = format!("Bearer {}", node.token());
+        node.ask_admin(&request(method, target).with("Authorization", token).body(body))
+    };
+    let answer = ask("POST", "/v1/warmups", order.to_string());
+    answer.assert_status(202);
+    let target = answer.field("location").expect("where it is").to_owned();
+    eventually("half of it is done", || origin.total() >= 20);
+    node.upgrade();
+    assert!(origin.total() < 60, "the upgrade came too late to show anything");
+    let state = || ask("GET", &target, String::new()).json();
+    eventually("it is done", || state()["state"] == "done");
+    let done = state();
+    assert_eq!((&done["done"], &done["failed"]), (&60.into(), &0.into()), "{done}");
+    for n in 0..60 {
+        node.get(&format!("/p/{n}")).assert_hit();
+    }
+    // What was on its way when the jobs were stopped may be asked for again.
+    assert!(origin.total() <= 70, "{}", origin.total());
+}
+
 #[test]
 fn whatever_is_wrong_with_the_new_one_the_old_one_goes_on() {
     let origin = Origin::with("/a", FRESH, "a");

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -65,6 +66,15 @@ struct Lifeline {
 
 struct Owner(Arc<Lifeline>);
 
+/// A file of any kind of disk, as a mapping keeps it.
+struct Mapped(Arc<dyn DiskFile>);
+
+impl AsFd for Mapped {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.file()
+    }
+}
+
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
         self.0.mapping.as_ref().map_or(&[], AsRef::as_ref)
@@ -106,7 +116,7 @@ impl Segment {
         lost: std::sync::mpsc::Sender<Op>,
         charge: Option<Charge>,
     ) -> io::Result<Arc<Self>> {
-        let mapping = shared.arena.map(file.file(), length)?;
+        let mapping = shared.arena.map(Mapped(file.clone()), length)?;
         shared.count(length as i64);
         let mapping = Arc::new(Lifeline {
             mapping: Some(mapping),
