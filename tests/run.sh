@@ -17,6 +17,7 @@ Without a PART, everything runs. What is missing is installed by apt-get, npm an
   conformance  the public test suite for HTTP caches, against the baselines
   browser      the demo in headless Chromium
   sdk          the SDKs of Fastly and Cloudflare against a node's purge APIs
+  otlp         clippy and the tests of traces, of a build with the feature otlp
   deploy       units, image, manifests, rules, dashboard: against the program, with a real Prometheus
 
 The heavy behaviour tests are short unless LARDER_SOAK_SECS and LARDER_IDLE_CONNECTIONS (10000 is what
@@ -27,7 +28,7 @@ A failing part does not keep the next from running, a failing build does. The la
 TEXT
 }
 
-PARTS=(fmt clippy doc test conformance browser sdk deploy)
+PARTS=(fmt clippy doc test conformance browser sdk deploy otlp)
 EXTRA_PARTS=(behaviour tidy)
 
 parts=()
@@ -166,6 +167,11 @@ run_part() {
         doc) RUSTDOCFLAGS="-D warnings" check cargo doc --no-deps --locked ;;
         test) suite cargo test --locked --no-fail-fast ;;
         behaviour | tidy) suite cargo test --locked --no-fail-fast --test "$1" ;;
+        # Last, since it builds the program anew under the same name.
+        otlp)
+            check cargo clippy --all-targets --locked --features otlp -- -D warnings
+            suite cargo test --locked --no-fail-fast --features otlp --test behaviour traces
+            ;;
         conformance | browser | sdk | deploy) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
     esac
 }

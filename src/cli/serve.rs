@@ -123,6 +123,7 @@ pub(super) fn run_node(
     on_ready: impl FnOnce(&Node),
 ) -> anyhow::Result<ExitCode> {
     let inheritance = Inheritance::take().context("what this process was started with can't be used")?;
+    let _traces = telemetry::start_traces()?;
     let node = match Node::build(config, source, inheritance) {
         Ok(node) => node,
         Err(error) => bail!("{error}"),

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::dir::FileBody;
 use super::error::OriginError;
 use super::lease::Lease;
+use crate::telemetry::Span;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct OriginBody {
     timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     is_armed: bool,
+    span: Span,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,16 @@ impl OriginBody {
     }
 
     fn new(kind: Kind, timeout: Duration) -> Self {
-        Self { kind, timeout, sleep: None, is_armed: false }
+        Self { kind, timeout, sleep: None, is_armed: false, span: Span::default() }
+    }
+
+    /// It belongs to a span, which ends with it.
+    pub(super) fn within(mut self, mut span: Span) -> Self {
+        if self.is_end_stream() {
+            span.end();
+        }
+        self.span = span;
+        self
     }
 
     /// The connection is not used again.
@@ -60,6 +71,7 @@ impl OriginBody {
     }
 
     fn finish(&mut self) {
+        self.span.end();
         if let Kind::Http { lease, .. } = &mut self.kind
             && let Some(lease) = lease.take()
         {
@@ -98,6 +110,9 @@ impl Body for OriginBody {
         match self.poll_inner(cx) {
             Poll::Ready(frame) => {
                 self.is_armed = false;
+                if let Some(Err(error)) = &frame {
+                    self.span.failed(error.outcome());
+                }
                 if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.is_end_stream()) {
                     self.finish();
                 }
@@ -111,6 +126,7 @@ impl Body for OriginBody {
                     sleep.as_mut().reset(Instant::now() + timeout);
                 }
                 ready!(sleep.as_mut().poll(cx));
+                self.span.failed(OriginError::BetweenBytesTimeout.outcome());
                 Poll::Ready(Some(Err(OriginError::BetweenBytesTimeout)))
             }
         }

@@ -47,6 +47,7 @@ pub use metrics::OriginMetrics;
 pub use spare::Spare;
 pub use tls::{OriginTls, OriginTlsError};
 
+use crate::telemetry::Span;
 use dir::DirOrigin;
 use pool::HttpOrigin;
 
@@ -253,11 +254,17 @@ impl Origin {
 
     /// Sends a request, whose URI is in origin form and whose `Host` is set, and gives the answer's
     /// head as soon as it is there. Redirects and errors of the origin are answers too.
-    pub async fn send(&self, request: Request<OutBody>) -> Result<Response<OriginBody>, OriginError> {
-        match &self.kind {
+    pub async fn send(&self, mut request: Request<OutBody>) -> Result<Response<OriginBody>, OriginError> {
+        let mut span = Span::begin(&self.config.name, &mut request);
+        let answer = match &self.kind {
             Kind::Http(origin) => origin.send(&self.config, request).await,
             Kind::Dir(origin) => Ok(origin.send(request, &self.config).await),
+        };
+        match &answer {
+            Ok(response) => span.answered(response.status()),
+            Err(error) => span.failed(error.outcome()),
         }
+        answer.map(|response| response.map(|body| body.within(span)))
     }
 
     /// The origin's name.

@@ -84,6 +84,7 @@ mod steady;
 mod targeted;
 mod timeouts;
 mod tls;
+mod traces;
 mod trickle;
 mod truncation;
 mod unstored;

@@ -1,11 +1,13 @@
 """The systemd unit: it is valid, it is tight, and it forbids nothing that the program does."""
 
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
 
-from support import DEPLOY, LARDER, Origin, ask, node, run, site
+from support import DEPLOY, LARDER, Origin, ask, eventually, node, run, site
 
 UNITS = DEPLOY / "systemd"
 # Tenths of systemd-analyze's exposure level.
@@ -35,7 +37,8 @@ def the_service_is_hardened():
 
 
 def the_filter_lets_through_what_the_program_calls():
-    """All system calls of a node that serves from origin, memory and disk, purges, rotates its log and drains."""
+    """All system calls of a node that serves from origin, memory and disk, purges, rotates its log, reloads, hands over to
+    a new process, and of that one until it has drained."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         origin, trace = Origin(), folder / "trace"
@@ -47,10 +50,23 @@ def the_filter_lets_through_what_the_program_calls():
             larder.call("POST", "/v1/purges", '{"site": "shop", "all": true}')
             ask(larder.metrics, "GET", "/metrics")
             larder.get("/0")
+            said = larder.child.read_log
+            first = ready(said(), "false")
+            for number, words in ((signal.SIGUSR1, "opened anew"), (signal.SIGHUP, "was reloaded"), (signal.SIGUSR2, "is_successor=true")):
+                os.kill(first, number)
+                eventually(words, lambda: words in said())
+            larder.get("/0")
+            eventually("the first process ends", lambda: "drained" in said())
+            os.kill(ready(said(), "true"), signal.SIGTERM)
+            larder.child.wait(30)
         called = set(re.findall(r"^\d+ +(?:<\.\.\. )?(\w+)(?:\(| resumed)", trace.read_text(), re.MULTILINE))
-    assert {"accept4", "pwrite64"} <= called, f"strace saw only {sorted(called)}"
+    assert {"accept4", "pwrite64", "sendmsg", "recvmsg"} <= called, f"strace saw only {sorted(called)}"
     forbidden = called - allowed()
     assert not forbidden, f"the unit forbids {sorted(forbidden)}"
+
+
+def ready(said, is_successor):
+    return int(re.search(rf"ready.* pid=(\d+) is_successor={is_successor}", said)[1])
 
 
 def allowed():
