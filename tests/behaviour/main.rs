@@ -48,6 +48,7 @@ mod idempotency;
 mod idle;
 mod interim;
 mod invalidation;
+mod large;
 mod lifecycle;
 mod limits;
 mod malformed;
