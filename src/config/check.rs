@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::diagnostic::{Diagnostics, Place};
 use super::kind::{self, Kind};
-use super::settings::{Default, Setting, Support};
+use super::settings::{Default, Setting};
 
 /// What a file gives: valid values only, and where each stands.
 #[derive(Debug, Default)]
@@ -54,7 +54,6 @@ impl Walk<'_> {
                 continue;
             };
             self.places.insert(path.clone(), value.span());
-            self.support(&path, key.span(), value, setting);
             if let Some(value) = self.value(&path, value, &setting.kind) {
                 values.insert(name.to_owned(), value);
             }
@@ -83,23 +82,6 @@ impl Walk<'_> {
         };
         let allowed = names().collect::<Vec<_>>().join(", ");
         self.diagnostics.error(Place::At(key.span()), path, found, &allowed);
-    }
-
-    fn support(&mut self, path: &str, place: Range<usize>, value: &Spanned<DeValue<'_>>, setting: &Setting) {
-        let is_off = match value.get_ref() {
-            DeValue::Boolean(on) => !on,
-            DeValue::String(text) => text == "0" || text.is_empty(),
-            DeValue::Integer(number) => number.as_str() == "0",
-            _ => false,
-        };
-        let what = format!("{} is not in this version", setting.doc);
-        match setting.support {
-            _ if is_off => {}
-            Support::Yes => {}
-            Support::NotYet => {
-                self.diagnostics.warning(Place::At(place), path, format!("{what}; it has no effect"));
-            }
-        }
     }
 
     fn value(&mut self, path: &str, value: &Spanned<DeValue<'_>>, kind: &Kind) -> Option<Value> {

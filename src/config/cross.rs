@@ -93,6 +93,7 @@ impl Cross<'_> {
                 self.error(&format!("{path}.hosts"), found, "each host in one site");
             }
             hosts.extend(own);
+            self.redirect(&path, site, root);
             self.origin_of(&path, site, &origins);
             self.query(&path, site);
             self.signed(&path, site);
@@ -102,6 +103,18 @@ impl Cross<'_> {
                 self.query(&path, rule);
                 self.signed(&path, rule);
             }
+        }
+    }
+
+    /// Plain requests are sent on to TLS: somebody has to speak it.
+    fn redirect(&mut self, path: &str, site: &Table, root: &Table) {
+        let path = format!("{path}.https");
+        let speaks_tls = tables(root, "listen").any(|(_, listen)| flag(listen, "tls"));
+        if text(site, "https") == Some("redirect") && !speaks_tls && !self.is_there("node.trusted_proxies[0]")
+        {
+            let place = self.places.get(&path).cloned().map_or(Place::File, Place::At);
+            let found = "\"redirect\", but no [[listen]] has tls and node.trusted_proxies is empty: every request is redirected";
+            self.diagnostics.warning(place, &path, found.into());
         }
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::parse_default;
 use super::kind::{Format, Kind};
-use super::settings::{Default, ROOT, Setting, Support};
+use super::settings::{Default, ROOT, Setting};
 
 /// The schema of a configuration file.
 pub fn json_schema() -> Value {
@@ -22,11 +22,7 @@ fn table(settings: &[Setting], has_defaults: bool) -> Value {
     for setting in settings {
         let mut schema = kind(&setting.kind);
         if let Value::Object(schema) = &mut schema {
-            let note = match setting.support {
-                Support::Yes => "",
-                Support::NotYet => " (not in this version: no effect)",
-            };
-            schema.insert("description".into(), format!("{}{note}", setting.doc).into());
+            schema.insert("description".into(), setting.doc.into());
             if has_defaults {
                 schema.extend(default(setting).map(|value| ("default".into(), value)));
             }

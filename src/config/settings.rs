@@ -17,22 +17,12 @@ pub(super) enum Default {
     ByProfile { edge: &'static str, rfc: &'static str },
 }
 
-/// Whether this version does what the setting says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Support {
-    Yes,
-    /// Accepted with a warning: it has no effect yet, and going without is safe.
-    #[allow(dead_code, reason = "every setting has its effect for now")]
-    NotYet,
-}
-
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) default: Default,
-    pub(super) support: Support,
     /// Its effect, in a line.
     pub(super) doc: &'static str,
 }
@@ -43,20 +33,15 @@ pub(super) const fn setting(
     default: &'static str,
     doc: &'static str,
 ) -> Setting {
-    Setting { name, kind, default: Default::Value(default), support: Support::Yes, doc }
+    Setting { name, kind, default: Default::Value(default), doc }
 }
 
 const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
-    Setting { name, kind, default: Default::Required, support: Support::Yes, doc }
+    Setting { name, kind, default: Default::Required, doc }
 }
 
 const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
-    Setting { name, kind, default: Default::Absent, support: Support::Yes, doc }
-}
-
-#[allow(dead_code, reason = "every setting has its effect for now")]
-const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
-    Setting { name, kind, default: Default::Absent, support: Support::NotYet, doc }
+    Setting { name, kind, default: Default::Absent, doc }
 }
 
 const fn by_profile(
@@ -66,7 +51,7 @@ const fn by_profile(
     rfc: &'static str,
     doc: &'static str,
 ) -> Setting {
-    Setting { name, kind, default: Default::ByProfile { edge, rfc }, support: Support::Yes, doc }
+    Setting { name, kind, default: Default::ByProfile { edge, rfc }, doc }
 }
 
 const KIB: u64 = 1024;

@@ -111,9 +111,19 @@ fn a_rule_inherits_what_it_does_not_say() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_a_warning_and_what_would_be_unsafe_without_an_error() {
-    let warned = faults(&MINIMAL.replace("[[origin]]", "[site.ids]\nfastly = \"a\"\n[[origin]]"));
-    assert!(!warned.is_empty() && warned.iter().all(|w| w.contains("warning")), "{warned:#?}");
+fn a_redirect_that_leads_nowhere_is_a_warning() {
+    let redirect =
+        |extra: &str| MINIMAL.replace("[[site]]", &format!("{extra}\n[[site]]\nhttps = \"redirect\""));
+    let warned = faults(&redirect(""));
+    assert!(
+        warned.len() == 1 && warned[0].contains("warning") && warned[0].contains("redirected"),
+        "{warned:#?}"
+    );
+    assert_eq!(faults(&redirect("[node]\ntrusted_proxies = [\"10.0.0.0/8\"]")), [""; 0]);
+}
+
+#[test]
+fn a_client_ca_that_can_not_be_read_is_an_error() {
     let refused = faults(
         &(MINIMAL.to_owned()
             + "[admin]\ntls = { cert = \"\", key = \"\", client_ca = \"/nonexistent/ca\" }\n"),
@@ -200,7 +210,7 @@ fn the_shipped_example_is_valid_and_names_every_setting_with_its_default() {
             (settings::Default::Value(value), _) => text.contains(&format!("{name} = {value}")),
             _ => text.contains(&format!("{name} = ")),
         };
-        if setting.support == settings::Support::Yes && !is_there {
+        if !is_there {
             missing.push(name);
         }
     });

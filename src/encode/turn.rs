@@ -18,7 +18,7 @@ impl LiveTurn {
         static MOST: OnceLock<usize> = OnceLock::new();
         let most = *MOST.get_or_init(|| std::thread::available_parallelism().map_or(1, Into::into));
         let is_free = |at_once| (at_once < most).then_some(at_once + 1);
-        AT_ONCE.fetch_update(Relaxed, Relaxed, is_free).is_ok().then_some(Self(()))
+        AT_ONCE.fetch_update(Relaxed, Relaxed, is_free).is_ok().then(|| Self(()))
     }
 }
 
