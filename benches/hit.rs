@@ -126,6 +126,7 @@ fn edge(store: &Arc<Store>, clock: Clock) -> Arc<Edge> {
         request_headers: edge::config::HeaderChanges::default(),
         response_headers: edge::config::HeaderChanges::default(),
         access: edge::config::Access::default(),
+        compress: Arc::default(),
     });
     let site = edge::config::Site {
         name: "shop".into(),

@@ -8,13 +8,14 @@
 //! | the wiring | [`node`], [`config`] |
 //! | the control path | [`control`] |
 //! | the data path | [`edge`] |
-//! | engines, which never import each other | [`net`], [`store`], [`origin`], [`purge`] |
+//! | engines, which never import each other | [`net`], [`store`], [`origin`], [`purge`], [`encode`] |
 //! | what all may use | [`rules`], [`object`], [`region`], [`telemetry`] |
 
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod edge;
+pub mod encode;
 pub mod net;
 pub mod node;
 pub mod object;

@@ -25,76 +25,15 @@ use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
 
 mod body;
+mod charge;
 mod compared;
+mod encodings;
 
 pub use body::{Answer, Body, Growing, Lost, Pages, Part, PartReader, Place, Reader, Sum};
-
-/// Bytes that count against the memory budget for as long as this lives.
-#[derive(Debug)]
-pub struct Charge {
-    gauge: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl Charge {
-    /// Adds `bytes` to the gauge.
-    pub fn new(gauge: &Arc<AtomicU64>, bytes: u64) -> Self {
-        gauge.fetch_add(bytes, Relaxed);
-        Self { gauge: gauge.clone(), bytes }
-    }
-
-    /// Changes what is charged, up or down.
-    pub fn resize(&mut self, bytes: u64) {
-        if bytes >= self.bytes {
-            self.gauge.fetch_add(bytes - self.bytes, Relaxed);
-        } else {
-            self.gauge.fetch_sub(self.bytes - bytes, Relaxed);
-        }
-        self.bytes = bytes;
-    }
-
-    /// Moves up to `bytes` of it to a charge of their own.
-    #[must_use]
-    pub fn split(&mut self, bytes: u64) -> Self {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        Self { gauge: self.gauge.clone(), bytes }
-    }
-
-    /// What is charged, in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.gauge.fetch_sub(self.bytes, Relaxed);
-    }
-}
+pub use charge::{CHUNK_OVERHEAD_BYTES, Charge, charged_chunk};
+pub use encodings::{Delta, Encoded, Encodings, Made, Negotiated};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// A chunk of a body together with its charge: every slice of it, wherever it is on its way, keeps
-/// the charge.
-struct ChargedChunk {
-    data: Box<[u8]>,
-    _charge: Charge,
-}
-
-impl AsRef<[u8]> for ChargedChunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-/// What a chunk costs beside its bytes: its owner, its handle, its entry in the body.
-pub const CHUNK_OVERHEAD_BYTES: u64 = 160;
-
-/// Copies `data` into a chunk that is charged by `charge`.
-pub fn charged_chunk(data: &[u8], charge: Charge) -> Bytes {
-    Bytes::from_owner(ChargedChunk { data: data.into(), _charge: charge })
-}
 
 /// The head of a shared response: what is known of it before its body is.
 #[derive(Debug)]
@@ -121,6 +60,10 @@ pub struct Head {
     /// The store's count when its fetch began: of two responses to the same requests the higher one
     /// stays.
     pub version: u64,
+    /// The same of the fetch that brought the body, which a 304 does not.
+    pub generation: u64,
+    /// Whether each client gets it in the coding that it prefers.
+    pub negotiated: Option<Negotiated>,
     last_modified: Option<i64>,
     date: Option<i64>,
 }
@@ -144,6 +87,8 @@ impl Head {
             date: secs(header::DATE),
             origin_age: None,
             version: 0,
+            generation: 0,
+            negotiated: None,
             tags: Arc::default(),
             as_of: 0,
             key,
@@ -168,6 +113,7 @@ impl Head {
     /// The stored fields without the places held for each answer: what a 304 is merged into.
     pub fn fields(&self) -> HeaderMap {
         let mut headers = self.headers.clone();
+        encodings::take_vary(&mut headers, self.negotiated);
         headers.remove(header::AGE);
         if headers.get(&CACHE_STATUS).is_some_and(HeaderValue::is_empty) {
             headers.remove(&CACHE_STATUS);
@@ -194,6 +140,8 @@ impl Head {
             variant: self.variant.clone(),
             freshness: self.freshness.clone(),
             version: self.version,
+            generation: self.generation,
+            negotiated: self.negotiated,
             tags: self.tags.clone(),
             as_of: self.as_of,
             last_modified: self.last_modified,
@@ -227,6 +175,8 @@ pub struct Object {
     pub head: Arc<Head>,
     /// The body; refreshes by 304 share it.
     pub body: Arc<Body>,
+    /// The same in other codings, where clients choose.
+    pub encodings: Option<Arc<Encodings>>,
     must_revalidate: AtomicBool,
     last_used_ms: AtomicI64,
     inline: OnceLock<(u32, Place)>,
@@ -253,6 +203,7 @@ impl Object {
             last_used_ms: AtomicI64::new(head.freshness.response_time.0),
             inline: OnceLock::new(),
             checked: AtomicU64::new(head.as_of),
+            encodings: head.negotiated.map(|_| Arc::default()),
             stale_since: AtomicI64::new(i64::MAX),
             _charge: Charge::new(gauge, head.weight() + body.uncharged_weight()),
             head,
@@ -263,11 +214,20 @@ impl Object {
     /// The same body under a renewed head: what a 304 makes of it.
     #[must_use]
     pub fn renewed(&self, head: Arc<Head>, gauge: &Arc<AtomicU64>) -> Self {
-        let renewed = Self::new(head, self.body.clone(), gauge);
+        let mut renewed = Self::new(head, self.body.clone(), gauge);
+        if let (Some(shared), true) = (&self.encodings, renewed.encodings.is_some()) {
+            renewed.encodings = Some(shared.clone());
+        }
         if let Some((segment, place)) = self.inline() {
             renewed.set_inline(segment, place);
         }
         renewed
+    }
+
+    /// All that lies in the log of it: its body's parts, and those of its encodings.
+    pub fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
+        let encoded = self.encodings.iter().flat_map(|encodings| encodings.bodies());
+        self.body.parts().iter().chain(encoded.flat_map(|body| body.parts()))
     }
 
     /// Where its body is: `memory` or `disk`.
@@ -349,7 +309,8 @@ impl Object {
 
     /// Everything it costs, in bytes of memory.
     pub fn weight(&self) -> u64 {
-        self.head.weight() + self.body.weight()
+        let encodings = self.encodings.as_ref().map_or(0, |encodings| encodings.weight());
+        self.head.weight() + self.body.weight() + encodings
     }
 }
 
@@ -394,22 +355,5 @@ mod tests {
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         assert_eq!(compact(&headers), headers);
-    }
-
-    #[test]
-    fn a_charge_is_given_back() {
-        let gauge = Arc::new(AtomicU64::new(0));
-        let mut charge = Charge::new(&gauge, 10);
-        charge.resize(25);
-        assert_eq!(gauge.load(Relaxed), 25);
-        charge.resize(5);
-        assert_eq!(gauge.load(Relaxed), 5);
-        let chunk = charged_chunk(b"abc", charge.split(3));
-        drop(charge);
-        let slice = chunk.slice(1..2);
-        drop(chunk);
-        assert_eq!(gauge.load(Relaxed), 3);
-        drop(slice);
-        assert_eq!(gauge.load(Relaxed), 0);
     }
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import re
 import subprocess
+import time
 from abc import ABC, abstractmethod
 
 import tools
@@ -43,6 +45,14 @@ class Peer(ABC):
 
     def purge_url(self, path: str) -> tuple[str, str, dict[str, str]]:
         return "PURGE", path, {}
+
+    def purge(self, client, call: tuple[str, str, dict[str, str]]) -> float:
+        """Milliseconds that a purge takes."""
+        return client.timed(*call)
+
+    def last_words(self) -> str:
+        """What it had to say about its end."""
+        return ""
 
     def is_ready(self) -> bool:
         return accepts(self.port)
@@ -150,18 +160,21 @@ class VarnishBans(Varnish):
 
 
 class Nginx(Peer):
-    """Files in the page cache; the module knows URLs only."""
+    """Files in the page cache; the module knows URLs only. Debian 12's module ends each worker that gets a PURGE: it was
+    built for a configuration of the proxy module that its nginx no longer has."""
 
     name = "nginx"
     packages = {"nginx": "nginx", NGINX_MODULE: "libnginx-mod-http-cache-purge"}
     has_tags = False
+    module = f"load_module {NGINX_MODULE};"
+    by_url = "proxy_cache_purge PURGE from 127.0.0.1;"
 
     def command(self) -> list[str]:
         file = self.folder / "nginx.conf"
         user = "user root;" if os.geteuid() == 0 else ""
         file.write_text(f"""\
 {user}
-load_module {NGINX_MODULE};
+{self.module}
 daemon off;
 worker_processes 1;
 pid {self.folder}/nginx.pid;
@@ -182,7 +195,7 @@ http {{
             proxy_set_header Connection "";
             proxy_cache bench;
             proxy_cache_key $uri;
-            proxy_cache_purge PURGE from 127.0.0.1;
+            {self.by_url}
         }}
     }}
 }}
@@ -196,5 +209,24 @@ http {{
         done = subprocess.run([str(tools.find("nginx")), "-v"], capture_output=True, text=True)
         return done.stderr.strip().removeprefix("nginx version: ")
 
+    def last_words(self) -> str:
+        log = self.folder / "error.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return next((line for line in reversed(lines) if "exited on signal" in line), "")
 
-PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (Larder, Varnish, VarnishBans, Nginx)}
+
+class NginxUnlink(Nginx):
+    """Without the module: the file is removed, which is what plugins do that run beside it. No request, and no answer."""
+
+    name = "nginx-unlink"
+    packages = {"nginx": "nginx"}
+    module = by_url = ""
+
+    def purge(self, client, call: tuple[str, str, dict[str, str]]) -> float:
+        started = time.perf_counter()
+        name = hashlib.md5(call[1].encode()).hexdigest()
+        os.unlink(self.disk / "cache" / name[-1] / name[-3:-1] / name)
+        return (time.perf_counter() - started) * 1000
+
+
+PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (Larder, Varnish, VarnishBans, Nginx, NginxUnlink)}

@@ -48,6 +48,9 @@ fn render(item: &Value) -> String {
         item["state"].as_str().unwrap_or("?"),
         item["freshness"].as_str().unwrap_or("?")
     );
+    let encodings = item["encodings"].as_array().into_iter().flatten();
+    let encodings = encodings.map(|made| format!("{} {}", made[0].as_str().unwrap_or("?"), bytes(&made[1])));
+    let encodings = encodings.collect::<Vec<_>>().join(", ");
     let rows = [
         ("tier", item["tier"].clone()),
         ("segments", item["segments"].clone()),
@@ -57,6 +60,7 @@ fn render(item: &Value) -> String {
         ("ttl", format!("{}s", item["ttl"]).into()),
         ("type", item["content_type"].clone()),
         ("encoding", item["content_encoding"].clone()),
+        ("kept as", Some(encodings).filter(|list| !list.is_empty()).map_or(Value::Null, Value::String)),
         ("etag", item["etag"].clone()),
         ("modified", item["last_modified"].clone()),
         ("vary", item["vary"].clone()),

@@ -69,6 +69,7 @@ pub(super) enum Format {
     Url,
     LogOutput,
     Rate,
+    MediaType,
     Share,
     Statuses,
     TargetOrEmpty,
@@ -103,6 +104,7 @@ impl Format {
             }
             Self::Url => parse_server_url(text).is_some(),
             Self::Rate => text.is_empty() || parse_rate(text).is_some(),
+            Self::MediaType => is_media_type(text),
             Self::Share => parse_share(text).is_some(),
             Self::Statuses => parse_statuses(text).is_some(),
             Self::TargetOrEmpty => {
@@ -130,6 +132,9 @@ impl Format {
             Self::TokenHash => r#""blake3:" and 64 hexadecimal digits"#,
             Self::Url => r#"a URL of scheme, host and port only, such as "https://10.0.0.1:8443""#,
             Self::LogOutput => r#""off", "stdout", "stderr" or the path of a file"#,
+            Self::MediaType => {
+                r#"a media type in lower case without parameters, such as "text/css" or "text/*""#
+            }
             Self::Rate => r#"a number a second or a minute, such as "50/s" or "600/m", up to 1000000, or """#,
             Self::Statuses => r#"a status such as "204" or a range such as "200-399", from 100 to 599"#,
             Self::TargetOrEmpty => r#"a path such as "/health", with a query or without, or """#,
@@ -171,6 +176,13 @@ impl Kind {
 
 fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
+}
+
+fn is_media_type(text: &str) -> bool {
+    let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$&-^_.+".contains(&b);
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_name);
+    let parts = text.split_once('/');
+    parts.is_some_and(|(kind, name)| is_part(kind) && (name == "*" || is_part(name)))
 }
 
 fn is_host_pattern(text: &str) -> bool {

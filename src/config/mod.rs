@@ -13,6 +13,7 @@ mod raw;
 mod resolve;
 mod schema;
 mod settings;
+mod settings_compress;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,6 +145,8 @@ pub struct TreatmentConfig {
     pub response_headers: edge::config::HeaderChanges,
     /// See `edge::config::Treatment`.
     pub access: edge::config::Access,
+    /// What is encoded.
+    pub compress: std::sync::Arc<edge::config::Compress>,
 }
 
 /// What reading a configuration came to.

@@ -163,6 +163,7 @@ pub(super) struct Site {
     pub(super) headers: Headers,
     pub(super) access: Access,
     pub(super) purge: Purge,
+    pub(super) compress: Compress,
     pub(super) ids: Ids,
     #[serde(default)]
     pub(super) rule: Vec<Rule>,
@@ -242,7 +243,16 @@ pub(super) struct Signed {
     pub(super) param: String,
 }
 
-/// `cache`, `headers` and `access` are merged with the site's before this is read.
+#[derive(Debug, Deserialize)]
+pub(super) struct Compress {
+    pub(super) encodings: Vec<String>,
+    pub(super) types: Vec<String>,
+    pub(super) min_size: Size,
+    pub(super) max_size: Size,
+    pub(super) dictionaries: bool,
+}
+
+/// `cache`, `compress`, `headers` and `access` are merged with the site's before this is read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Rule {
     pub(super) path: Vec<String>,
@@ -252,6 +262,7 @@ pub(super) struct Rule {
     pub(super) origin: Option<String>,
     pub(super) headers: Headers,
     pub(super) access: Access,
+    pub(super) compress: Compress,
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,8 +10,11 @@ use super::fixed::Fixed;
 use super::kind::{parse_cidr, parse_rate, parse_server_url, parse_share, parse_statuses};
 use super::{AdminListener, Config, RuleConfig, SiteConfig, TreatmentConfig, available_memory, check, raw};
 use crate::control::TokenConfig;
-use crate::edge::config::{Access, HeaderChanges, MissRate, PathPattern, RangeMiss, Signed, SitePurge};
+use crate::edge::config::{
+    Access, Compress, HeaderChanges, MissRate, PathPattern, RangeMiss, Signed, SitePurge,
+};
 use crate::net::{CertificateFiles, Limits, ListenConfig};
+use crate::rules::encoding::Coding;
 use crate::rules::key::{QueryMode, QueryRule};
 use crate::rules::policy::{SetCookie, SitePolicy};
 use crate::rules::tags::{Separator, TagRule};
@@ -22,7 +25,7 @@ use crate::{origin, store};
 pub(super) fn inherit(values: &mut Table) {
     let Some(Value::Array(sites)) = values.get_mut("site") else { return };
     for site in sites.iter_mut().filter_map(Value::as_table_mut) {
-        let inherited: Vec<(&str, Table)> = ["cache", "headers", "access"]
+        let inherited: Vec<(&str, Table)> = ["cache", "headers", "access", "compress"]
             .into_iter()
             .map(|name| (name, site.get(name).and_then(Value::as_table).cloned().unwrap_or_default()))
             .collect();
@@ -34,6 +37,7 @@ pub(super) fn inherit(values: &mut Table) {
                 let settings = match *name {
                     "cache" => super::settings::CACHE,
                     "headers" => super::settings::HEADERS,
+                    "compress" => super::settings_compress::COMPRESS,
                     _ => super::settings::ACCESS,
                 };
                 let profile = merged.get("profile").and_then(Value::as_str).unwrap_or("edge").to_owned();
@@ -231,9 +235,10 @@ fn health(raw: &raw::Health) -> Option<origin::HealthConfig> {
 
 fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {
     let methods = methods(&raw.methods);
-    let treatment = |origin: &str, pass, cache, headers: &raw::Headers, access| TreatmentConfig {
+    let treatment = |origin: &str, pass, (cache, coding), headers: &raw::Headers, access| TreatmentConfig {
         origin: origin.to_owned(),
         pass,
+        compress: compress(coding),
         request_headers: changes(&headers.request),
         response_headers: changes(&headers.response),
         access,
@@ -245,7 +250,7 @@ fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {
         treatment: treatment(
             rule.origin.as_ref().unwrap_or(&raw.origin),
             rule.pass,
-            &rule.cache,
+            (&rule.cache, &rule.compress),
             &rule.headers,
             access(&rule.access),
         ),
@@ -257,7 +262,13 @@ fn site_config(raw: &raw::Site, surrogate: &Arc<str>) -> SiteConfig {
         hsts: raw.hsts.get(),
         methods,
         purge: site_purge(&raw.purge, &raw.ids),
-        default: treatment(&raw.origin, false, &raw.cache, &raw.headers, access(&raw.access)),
+        default: treatment(
+            &raw.origin,
+            false,
+            (&raw.cache, &raw.compress),
+            &raw.headers,
+            access(&raw.access),
+        ),
         rules: rules.collect(),
     }
 }
@@ -285,6 +296,22 @@ fn methods(list: &[String]) -> Option<Vec<Method>> {
 
 fn methods_of_rule(list: &[String]) -> Vec<Method> {
     methods(list).unwrap_or_default()
+}
+
+fn compress(raw: &raw::Compress) -> Arc<Compress> {
+    let mut codings: Vec<Coding> = Vec::new();
+    for coding in raw.encodings.iter().filter_map(|token| Coding::from_token(token.as_bytes())) {
+        if !codings.contains(&coding) {
+            codings.push(coding);
+        }
+    }
+    Arc::new(Compress {
+        codings,
+        types: raw.types.clone(),
+        min_bytes: raw.min_size.of(0),
+        max_bytes: raw.max_size.of(0),
+        dictionaries: raw.dictionaries,
+    })
 }
 
 fn access(raw: &raw::Access) -> Access {
@@ -356,5 +383,6 @@ fn treatment_of_cache(cache: &raw::Cache, surrogate: &Arc<str>) -> TreatmentConf
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
         access: Access::default(),
+        compress: Arc::default(),
     }
 }

@@ -2,6 +2,7 @@
 //! of `config/larder.toml` are made.
 
 use super::kind::{Format, Kind};
+use super::settings_compress::COMPRESS;
 
 /// What stands for a setting that is not given.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,7 @@ pub(super) enum Default {
 pub(super) enum Support {
     Yes,
     /// Accepted with a warning: it has no effect yet, and going without is safe.
+    #[allow(dead_code, reason = "every setting has its effect for now")]
     NotYet,
 }
 
@@ -35,7 +37,12 @@ pub(super) struct Setting {
     pub(super) doc: &'static str,
 }
 
-const fn setting(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+pub(super) const fn setting(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
     Setting { name, kind, default: Default::Value(default), support: Support::Yes, doc }
 }
 
@@ -47,6 +54,7 @@ const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Setting 
     Setting { name, kind, default: Default::Absent, support: Support::Yes, doc }
 }
 
+#[allow(dead_code, reason = "every setting has its effect for now")]
 const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
     Setting { name, kind, default: Default::Absent, support: Support::NotYet, doc }
 }
@@ -72,10 +80,10 @@ const YEAR: u64 = 365 * 24 * HOUR;
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {
     Kind::Duration { min_ms, max_ms, may_be_empty: false }
 }
-const fn size(min: u64, max: u64) -> Kind {
+pub(super) const fn size(min: u64, max: u64) -> Kind {
     Kind::Size { min, max, percent: false }
 }
-const fn text(format: Format) -> Kind {
+pub(super) const fn text(format: Format) -> Kind {
     Kind::Text(format)
 }
 const ANY_TIME: Kind = duration(0, YEAR * 10);
@@ -222,7 +230,7 @@ const SITE: &[Setting] = &[
     setting("hsts", ANY_TIME, r#""0s""#, "Strict-Transport-Security on https answers; 0: none"),
     setting("methods", Kind::List(&text(Format::Method)), r#"["*"]"#, "Methods let in; others get a 405"),
     setting("cache", Kind::Table(CACHE), "{}", "What is stored and for how long"),
-    later("compress", Kind::Table(COMPRESS), "Variants made at rest"),
+    setting("compress", Kind::Table(COMPRESS), "{}", "Encodings made at rest"),
     setting("headers", Kind::Table(HEADERS), "{}", "Changes to heads"),
     setting("access", Kind::Table(ACCESS), "{}", "Who may ask"),
     setting("purge", Kind::Table(PURGE), "{}", "Purging and tags"),
@@ -304,14 +312,6 @@ const QUERY: &[Setting] = &[
     setting("sort", Kind::Bool, "false", "Order does not count"),
 ];
 
-const COMPRESS: &[Setting] = &[
-    later("encodings", STRINGS, "Codings made, in order of preference"),
-    later("types", STRINGS, "Media types that are compressed"),
-    later("min_size", size(0, TIB), "Smaller bodies are left alone"),
-    later("max_size", size(0, TIB), "Larger bodies are left alone"),
-    later("dictionaries", Kind::Bool, "RFC 9842"),
-];
-
 pub(super) const HEADERS: &[Setting] = &[
     setting("request", Kind::Table(CHANGES), "{}", "On the way to the origin"),
     setting("response", Kind::Table(CHANGES), "{}", "On the way to the client"),
@@ -363,7 +363,7 @@ const RULE: &[Setting] = &[
     optional("origin", text(Format::Name), "Another origin"),
     optional("headers", Kind::Overrides(HEADERS), "As site.headers"),
     optional("access", Kind::Overrides(ACCESS), "As site.access"),
-    later("compress", Kind::Overrides(COMPRESS), "As site.compress"),
+    optional("compress", Kind::Overrides(COMPRESS), "As site.compress"),
 ];
 
 const ORIGIN: &[Setting] = &[

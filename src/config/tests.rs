@@ -1,4 +1,5 @@
 use super::*;
+use crate::rules::encoding::Coding;
 
 const MINIMAL: &str = r#"
 [[listen]]
@@ -111,14 +112,43 @@ fn a_rule_inherits_what_it_does_not_say() {
 
 #[test]
 fn what_is_not_there_yet_is_a_warning_and_what_would_be_unsafe_without_an_error() {
-    let warned = faults(&MINIMAL.replace("[[origin]]", "[site.compress]\nencodings = [\"br\"]\n[[origin]]"));
-    assert!(warned.iter().all(|w| w.contains("warning")), "{warned:#?}");
+    let warned = faults(&MINIMAL.replace("[[origin]]", "[site.ids]\nfastly = \"a\"\n[[origin]]"));
+    assert!(!warned.is_empty() && warned.iter().all(|w| w.contains("warning")), "{warned:#?}");
     let refused = faults(
         &(MINIMAL.to_owned()
             + "[admin]\ntls = { cert = \"\", key = \"\", client_ca = \"/nonexistent/ca\" }\n"),
     );
     let of_ca = refused.iter().find(|fault| fault.contains("client_ca"));
     assert!(of_ca.is_some_and(|fault| fault.contains("/nonexistent/ca")), "{refused:#?}");
+}
+
+#[test]
+fn what_is_compressed() {
+    let compress =
+        |lines: &str| MINIMAL.replace("[[origin]]", &format!("[site.compress]\n{lines}\n[[origin]]"));
+    let config = valid(&compress(
+        "encodings = [\"gzip\", \"br\", \"gzip\"]\ntypes = [\"text/*\"]\nmin_size = \"1KiB\"",
+    ));
+    let default = &config.sites[0].default.compress;
+    assert_eq!(default.codings, [Coding::Gzip, Coding::Br]);
+    assert_eq!((default.min_bytes, default.max_bytes), (1024, 64 << 20));
+    let rule = compress("encodings = [\"br\"]")
+        .replace("[[origin]]", "[[site.rule]]\ncompress = { min_size = \"0\" }\n[[origin]]");
+    let of_rule = valid(&rule).sites[0].rules[0].treatment.compress.clone();
+    assert_eq!((&*of_rule.codings, of_rule.min_bytes), (&[Coding::Br][..], 0));
+    for bad in [
+        "encodings = [\"deflate\"]",
+        "types = [\"Text/CSS\"]",
+        "types = [\"css\"]",
+        "types = [\"*/*\"]",
+        "max_size = \"-1\"",
+    ] {
+        let found = faults(&compress(bad));
+        assert!(
+            found.iter().any(|fault| fault.contains("site[0].compress.") && fault.contains("error")),
+            "{bad}: {found:#?}"
+        );
+    }
 }
 
 #[test]

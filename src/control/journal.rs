@@ -4,19 +4,22 @@
 //! NAME ── full ──▶ NAME.old      each at most half of what is kept
 //! ```
 //!
-//! A line is written without a sync: it survives the end of the process however that comes, but not a loss of power. What
-//! must survive that is in the log of purges.
+//! A line survives the end of the process however that comes, once it is written; a loss of power a second later at the
+//! latest, when it is synced. What must survive that at once is in the log of purges.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 /// Lines that wait to be written; more are dropped, which is logged.
 const QUEUE: usize = 4096;
+/// How long a line that is written waits for its sync.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ impl Journal {
         let file = append_to(&path)?;
         let bytes = file.metadata()?.len();
         let (sender, lines) = sync_channel(QUEUE);
-        let writer = Writer { file, bytes, path, old, max_bytes };
+        let writer = Writer { file, bytes, path, old, max_bytes, unsynced: None, is_failing: false };
         std::thread::Builder::new().name("larder-journal".into()).spawn(move || writer.run(&lines))?;
         Ok(sender)
     }
@@ -82,29 +85,59 @@ struct Writer {
     path: PathBuf,
     old: PathBuf,
     max_bytes: u64,
+    /// Since when there are lines that are not synced.
+    unsynced: Option<Instant>,
+    is_failing: bool,
 }
 
 impl Writer {
     fn run(mut self, lines: &Receiver<Line>) {
-        let mut is_failing = false;
-        for Line { mut text, written } in lines {
-            text.push('\n');
-            let result = self.write(text.as_bytes());
-            if let Err(error) = &result
-                && !is_failing
-            {
-                tracing::warn!(%error, path = %self.path.display(), "a journal can't be written");
+        loop {
+            let left = self.unsynced.map(|since| SYNC_AFTER.saturating_sub(since.elapsed()));
+            let next = match left {
+                Some(left) => lines.recv_timeout(left),
+                None => lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match next {
+                Ok(line) => self.take(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
             }
-            is_failing = result.is_err();
-            if let Some(written) = written {
-                // Who waited may be gone.
-                let _ = written.send(());
+            if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
+                self.sync();
             }
         }
     }
 
+    fn take(&mut self, line: Line) {
+        let result = self.write((line.text + "\n").as_bytes());
+        self.unsynced.get_or_insert_with(Instant::now);
+        self.tell(result);
+        if let Some(written) = line.written {
+            // Who waited may be gone.
+            let _ = written.send(());
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.unsynced.take().is_some() {
+            let result = self.file.sync_data();
+            self.tell(result);
+        }
+    }
+
+    fn tell(&mut self, result: io::Result<()>) {
+        if let Err(error) = &result
+            && !self.is_failing
+        {
+            tracing::warn!(%error, path = %self.path.display(), "a journal can't be written");
+        }
+        self.is_failing = result.is_err();
+    }
+
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.bytes + line.len() as u64 > self.max_bytes && self.bytes > 0 {
+            self.file.sync_data()?;
             fs::rename(&self.path, &self.old)?;
             self.file = append_to(&self.path)?;
             self.bytes = 0;

@@ -3,11 +3,13 @@
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::Body as _;
 
+use super::compress::without_encoding;
 use super::fill::{Answer, Fill, Kind, Wanted};
 use super::flight::Unshared;
 use super::purged::take_tags;
 use super::resume;
 use crate::object::Head;
+use crate::rules::encoding::Coding;
 use crate::rules::freshness::Freshness;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
@@ -26,8 +28,13 @@ impl Fill {
         ensure_date(&mut headers, answer.response_time);
         let freshness = self.decide(answer, &headers).map_err(Unshared::NotStored)?;
         storable::prepare(&mut headers, self.admitted.treatment.policy.set_cookie);
+        let size = answer.response.body().size_hint();
+        let compress = &self.admitted.treatment.compress;
+        let coding = (answer.kind == Kind::Whole)
+            .then(|| compress.coding_of(status, &headers, size.exact()))
+            .flatten();
         let mut selecting =
-            self.selecting(&headers).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
+            self.selecting(&headers, coding).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
         if answer.kind == Kind::Part && !matches!(self.wanted, Wanted::Slice(..)) {
             // A part is for who asks for the same; whom it serves besides is decided when it is asked for.
             let names = selecting.0.names().iter().cloned().chain([header::RANGE]).collect();
@@ -36,7 +43,6 @@ impl Fill {
             selecting = (rule, variant);
         }
         let tags = take_tags(&self.admitted, &mut headers);
-        let size = answer.response.body().size_hint();
         let deposit = match self.edge.store.deposit(answer.key.hash(), size.exact()) {
             Ok(deposit) => Some(deposit),
             // Shared by all who ask while it comes.
@@ -60,6 +66,10 @@ impl Fill {
         let mut head = Head::new(answer.key.clone(), status, headers, selecting, freshness);
         head.origin_age = origin_age;
         (head.version, head.as_of) = (answer.version, self.lead.flight.as_of());
+        head.generation = answer.version;
+        if let Some(coding) = coding {
+            head.negotiate(coding);
+        }
         head.tags = tags;
         Ok((head, deposit))
     }
@@ -91,13 +101,19 @@ impl Fill {
         policy::decide(&exchange, policy)
     }
 
-    /// Which requests an answer with these fields is for; `None`: none but its own.
-    pub(super) fn selecting(&self, headers: &HeaderMap) -> Option<(VaryRule, vary::VariantKey)> {
+    /// Which requests an answer with these fields is for; `None`: none but its own. Where clients choose its `coding`, that
+    /// does not select.
+    pub(super) fn selecting(
+        &self,
+        headers: &HeaderMap,
+        coding: Option<Coding>,
+    ) -> Option<(VaryRule, vary::VariantKey)> {
         match vary::parse(headers) {
             Vary::Any => None,
             // The origin sees what we wrote there, which is each client's own.
             Vary::Fields(rule) if rule.names().iter().any(|name| PER_CLIENT.contains(name)) => None,
             Vary::Fields(rule) => {
+                let rule = if coding.is_some() { without_encoding(&rule) } else { rule };
                 let variant = rule.key(&self.request);
                 Some((rule, variant))
             }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::coded::Coded;
 use super::flight::Follower;
 use super::record::Record;
 use super::slices::SlicesReader;
@@ -28,6 +29,9 @@ pub enum BodyError {
     /// The store can't read what it has.
     #[error(transparent)]
     Lost(#[from] object::Lost),
+    /// What is stored can't be had in a coding that this client takes.
+    #[error(transparent)]
+    Coding(#[from] crate::encode::Failure),
     /// This client is too slow for a response that is not stored.
     #[error("the client fell out of the window of a response that is not stored")]
     OutOfWindow,
@@ -50,6 +54,7 @@ enum Kind {
     Flight(Box<Follower>),
     Slices(Box<SlicesReader>),
     Origin(Box<OriginBody>),
+    Coded(Box<Coded>),
 }
 
 /// See the module.
@@ -88,6 +93,10 @@ impl Body {
         Self { kind: Kind::Origin(Box::new(body)), record: None }
     }
 
+    pub(super) fn coded(coded: Coded) -> Self {
+        Self { kind: Kind::Coded(Box::new(coded)), record: None }
+    }
+
     pub(super) fn with(self, record: Record) -> Self {
         Self { record: Some(record), ..self }
     }
@@ -104,6 +113,7 @@ impl Body {
             Kind::Flight(follower) => follower.poll_next(cx),
             Kind::Slices(reader) => reader.poll_next(cx),
             Kind::Origin(body) => poll_origin(body, cx),
+            Kind::Coded(coded) => coded.poll_next(cx),
         }
     }
 }
@@ -173,6 +183,7 @@ impl http_body::Body for Body {
             Kind::Flight(follower) => follower.is_done(),
             Kind::Slices(reader) => reader.left() == 0,
             Kind::Origin(body) => body.is_end_stream(),
+            Kind::Coded(coded) => coded.is_done(),
         }
     }
 
@@ -185,6 +196,7 @@ impl http_body::Body for Body {
             Kind::Slices(reader) => SizeHint::with_exact(reader.left()),
             Kind::Flight(follower) => follower.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Origin(body) => body.size_hint(),
+            Kind::Coded(_) => SizeHint::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -18,8 +19,10 @@ use crate::rules::vary::{VariantKey, VaryRule};
 const HINTS: usize = 65_536;
 /// How long an answer that can't be shared keeps the next requests from queueing for one.
 const HIT_FOR_MISS_MS: i64 = 30_000;
-/// How long a failed fetch keeps the next requests from another one, where there is something stale to answer them.
+/// How long a failed fetch keeps the next requests from another one, where there is something stale to answer them: as long
+/// as it took to fail, so that an origin that hangs makes nobody wait most of the time, but within these.
 const FAILED_MS: i64 = 1_000;
+const FAILED_MAX_MS: i64 = 30_000;
 
 /// A key and, where its answers are known to vary, the values this request sends.
 type FlightKey = (KeyHash, Option<VariantKey>);
@@ -56,12 +59,18 @@ pub(super) struct Lead {
     pub(super) flight: Arc<Flight>,
     /// `None`: a fetch of one's own that nobody follows.
     registered: Option<(Arc<Collapse>, FlightKey)>,
+    since: Instant,
 }
 
 impl Lead {
     /// A fetch that nobody may follow.
     pub(super) fn alone(as_of: u64) -> Self {
-        Self { flight: Arc::new(Flight::new(as_of)), registered: None }
+        Self { flight: Arc::new(Flight::new(as_of)), registered: None, since: Instant::now() }
+    }
+
+    /// For how long it has been led.
+    pub(super) fn took(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Nothing is fetched: it was stored.
@@ -115,7 +124,7 @@ impl Collapse {
         }
         let flight = Arc::new(Flight::new(as_of));
         flights.insert(key.clone(), flight.clone());
-        Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)) }))
+        Ok(Join::Lead(Lead { flight, registered: Some((self.clone(), key)), since: Instant::now() }))
     }
 
     /// The flight of a key that is under way, for who would not lead one.
@@ -157,9 +166,11 @@ impl Collapse {
         hints.peek(&key).and_then(|hint| hint.failed_until).is_some_and(|until| now < until)
     }
 
-    /// Remembers that a fetch failed; the next answer clears the mark.
-    pub(super) fn mark_failed(&self, key: KeyHash, now: Millis) {
-        hint_of(&mut self.hints.lock(), key).failed_until = Some(now.saturating_add(FAILED_MS));
+    /// Remembers that a fetch failed, and how long it took; the next answer clears the mark.
+    pub(super) fn mark_failed(&self, key: KeyHash, took: Duration, now: Millis) {
+        let took = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let until = now.saturating_add(took.clamp(FAILED_MS, FAILED_MAX_MS));
+        hint_of(&mut self.hints.lock(), key).failed_until = Some(until);
     }
 
     /// What is known of a response that is fetched in slices.
@@ -250,9 +261,13 @@ mod tests {
         assert!(collapse.is_unshared(key, Millis(1)));
         assert!(collapse.is_too_large(key, Millis(1)));
         assert!(!collapse.is_unshared(key, Millis(HIT_FOR_MISS_MS)));
-        collapse.mark_failed(key, Millis(0));
+        collapse.mark_failed(key, Duration::ZERO, Millis(0));
         assert!(collapse.has_failed(key, Millis(1)) && collapse.is_unshared(key, Millis(1)));
         assert!(!collapse.has_failed(key, Millis(FAILED_MS)));
+        collapse.mark_failed(key, Duration::from_secs(15), Millis(15_000));
+        assert!(collapse.has_failed(key, Millis(29_999)) && !collapse.has_failed(key, Millis(30_000)));
+        collapse.mark_failed(key, Duration::from_secs(3600), Millis(3_600_000));
+        assert!(!collapse.has_failed(key, Millis(3_600_000 + FAILED_MAX_MS)), "not for ever");
         collapse.mark_shared(key, &VaryRule::new(vec![]));
         assert!(!collapse.is_unshared(key, Millis(1)) && !collapse.has_failed(key, Millis(1)));
     }

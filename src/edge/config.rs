@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
+pub use super::compress::Compress;
 pub use super::fills::Fills;
 pub use super::signed::{BadSecret, BadSignature, Signed};
 use crate::origin::Origin;
@@ -119,6 +120,8 @@ pub struct Treatment {
     pub response_headers: HeaderChanges,
     /// Who may ask.
     pub access: Access,
+    /// What is encoded.
+    pub compress: Arc<Compress>,
 }
 
 impl Treatment {

@@ -219,7 +219,7 @@ impl Edge {
     fn judge(&self, fill: &mut Fill, answer: &Answer) -> Result<Freshness, (&'static str, &'static str)> {
         let of = |why: NotStored| (why.as_str(), advice(why));
         let freshness = fill.decide(answer, answer.response.headers()).map_err(of)?;
-        fill.selecting(answer.response.headers()).ok_or_else(|| of(NotStored::VaryStar))?;
+        fill.selecting(answer.response.headers(), None).ok_or_else(|| of(NotStored::VaryStar))?;
         let size = http_body::Body::size_hint(answer.response.body()).exact();
         match self.store.deposit(answer.key.hash(), size) {
             Err(NoRoom::TooLarge) => Err((

@@ -18,7 +18,6 @@ use super::collapse::Lead;
 use super::flight::{End, Flight, Published, Unshared, WINDOW_BYTES};
 use super::forward::Purpose;
 use super::purged::take_tags;
-use super::respond::content_length;
 use super::slices::Sliced;
 use super::trail::{self, Trail};
 use super::{Edge, framing, resume};
@@ -189,7 +188,7 @@ impl Fill {
 
     /// The origin failed, and the stored response stands in; the origin is left alone for a moment.
     fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
-        self.edge.collapse.mark_failed(object.head.key.hash(), self.edge.clock.now());
+        self.edge.collapse.mark_failed(object.head.key.hash(), self.lead.took(), self.edge.clock.now());
         self.lead.flight.publish(Published::Stale { object, fwd_status });
     }
 
@@ -225,13 +224,21 @@ impl Fill {
         });
         headers.remove(header::AGE);
         headers.append(header::VIA, self.edge.via.clone());
-        let Some(selecting) = self.selecting(&headers) else {
+        let coding = base.head.negotiated.and_then(|_| {
+            let compress = &self.admitted.treatment.compress;
+            compress.coding_of(base.head.status, &headers, Some(base.body.len()))
+        });
+        let Some(selecting) = self.selecting(&headers, coding) else {
             // It varies on everything now: nobody may share it.
             self.edge.store.remove(base);
             return self.lead.flight.publish(Published::Aborted);
         };
         let mut head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
         (head.version, head.as_of) = (answer.version, self.lead.flight.as_of());
+        head.generation = base.head.generation;
+        if let Some(coding) = coding {
+            head.negotiate(coding);
+        }
         head.tags = if speaks_of_tags { tags } else { base.head.tags.clone() };
         let object = Arc::new(base.renewed(Arc::new(head), self.edge.store.gauge()));
         if is_stored {
@@ -245,14 +252,6 @@ impl Fill {
             self.edge.store.remove(base);
         }
         self.lead.flight.publish(Published::Refreshed(object));
-    }
-
-    /// What is on disk of the key is brought into memory before it changes: other variants, which one
-    /// entry holds together, and perhaps one whose fetch began later.
-    async fn load_siblings(&self, head: &Head) {
-        if self.edge.store.get(&head.key).is_none() {
-            self.edge.store.load(&head.key).await;
-        }
     }
 
     /// A whole answer: shared and stored, or the leader's own.
@@ -368,31 +367,6 @@ impl Fill {
         self.edge.collapse.mark_unshared(head.key.hash(), self.edge.clock.now(), true);
         self.lead.leave();
         self.lead.flight.keep_window_only();
-    }
-
-    /// Stores what was received.
-    async fn complete(&self, head: &Arc<Head>, deposit: Option<Deposit>, received: u64) {
-        let growing = deposit.as_ref().and_then(|deposit| deposit.growing().cloned());
-        let complete = match deposit {
-            Some(deposit) => deposit.complete().await,
-            None => None,
-        };
-        let Some(mut complete) = complete else {
-            // Whoever has this answer is not to get an older one from the store afterwards.
-            return self.edge.store.invalidate(&head.key);
-        };
-        if let Some(growing) = growing {
-            self.lead.flight.release(&growing);
-        }
-        let mut head = head.clone();
-        if content_length(&head.headers).is_none() && head.status != StatusCode::NO_CONTENT {
-            // The length that was unknown when the head went out.
-            head = Arc::new(head.with_length(received));
-        }
-        self.load_siblings(&head).await;
-        let body = std::mem::take(&mut complete.body);
-        let object = Object::new(head, Arc::new(body), self.edge.store.gauge());
-        self.edge.store.insert(Arc::new(object), self.admitted.treatment.max_variants, complete);
     }
 }
 

@@ -17,7 +17,9 @@ use crate::net::{RequestBody, RequestBodyError};
 use crate::object::Object;
 use crate::origin::{OriginBody, OriginError, OutBody, no_body};
 use crate::rules::cache_status::CacheStatus;
-use crate::rules::{encoding, hop};
+use crate::rules::dictionary::{AVAILABLE_DICTIONARY, DICTIONARY_ID};
+use crate::rules::encoding::Coding;
+use crate::rules::{encoding, etag, hop};
 
 /// What a request is for, which decides the fields it carries.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,10 @@ impl Edge {
         headers.remove(header::EXPECT);
         if let Purpose::Fill(base) = purpose {
             remove_all(&mut headers, &CONDITIONS);
+            if admitted.treatment.compress.dictionaries {
+                // Between the client and us.
+                remove_all(&mut headers, &[AVAILABLE_DICTIONARY, DICTIONARY_ID]);
+            }
             match encoding::normalize(client_headers) {
                 Some(codings) => headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings)),
                 None => headers.remove(header::ACCEPT_ENCODING),
@@ -59,6 +65,8 @@ impl Edge {
             if let Some(base) = base {
                 condition(&mut headers, base);
             }
+        } else if !admitted.treatment.compress.codings.is_empty() {
+            name_the_content(&mut headers);
         }
         let host = admitted.treatment.origin.host().unwrap_or(admitted.host());
         if let Ok(host) = HeaderValue::try_from(host) {
@@ -166,6 +174,30 @@ fn condition(headers: &mut HeaderMap, base: &Object) {
     }
     if let Some(modified) = stored.get(header::LAST_MODIFIED) {
         headers.insert(header::IF_MODIFIED_SINCE, modified.clone());
+    }
+    if let Some(coding) = base.head.negotiated.map(|negotiated| negotiated.coding)
+        && coding != Coding::Identity
+    {
+        // Its tag is of what the origin has encoded, and of nothing else.
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding.as_str()));
+    }
+}
+
+/// The tags of our own encodings say nothing to an origin: they become what they were made of. Not for who asks for a
+/// range, whose bytes they name.
+fn name_the_content(headers: &mut HeaderMap) {
+    if headers.contains_key(header::RANGE) {
+        return;
+    }
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+        let lines: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+        let stripped = |line: &HeaderValue| {
+            etag::without_suffixes(line.as_bytes()).and_then(|line| HeaderValue::from_bytes(&line).ok())
+        };
+        headers.remove(&name);
+        for line in lines {
+            headers.append(name.clone(), stripped(&line).unwrap_or(line));
+        }
     }
 }
 

@@ -206,7 +206,12 @@ impl Edge {
             }
         }
         let state = if held.must_revalidate() { State::MustRevalidate } else { freshness.state(now) };
-        let place = Place { tier: held.tier(), segments: held.segments(), size: held.size() };
+        let place = Place {
+            tier: held.tier(),
+            segments: held.segments(),
+            size: held.size(),
+            encodings: held.encodings(),
+        };
         Some(describe_head(&head, &freshness, (state, now), place))
     }
 }

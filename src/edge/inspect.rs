@@ -42,6 +42,8 @@ pub struct Variant {
     pub etag: Option<String>,
     /// Last-Modified as stored.
     pub last_modified: Option<String>,
+    /// What is kept of it in other codings: coding and bytes.
+    pub encodings: Vec<(&'static str, u64)>,
     /// Fields that select it.
     pub vary: Vec<String>,
     /// Names under which it may be purged.
@@ -120,7 +122,7 @@ impl Edge {
 }
 
 fn segments_of(object: &Object) -> Vec<u32> {
-    let parts = object.body.parts().iter().filter(|part| !part.pages().is_resident());
+    let parts = object.parts().filter(|part| !part.pages().is_resident());
     let mut segments: Vec<u32> = parts.map(|part| part.place().0).collect();
     segments.extend(object.inline().map(|(segment, _)| segment));
     segments.dedup();
@@ -128,7 +130,13 @@ fn segments_of(object: &Object) -> Vec<u32> {
 }
 
 pub(super) fn describe(object: &Object, now: Millis) -> Variant {
-    let place = Place { tier: object.tier(), segments: segments_of(object), size: object.body.len() };
+    let encodings = object.encodings.iter().flat_map(|encodings| encodings.all());
+    let place = Place {
+        tier: object.tier(),
+        segments: segments_of(object),
+        size: object.body.len(),
+        encodings: encodings.map(|encoded| (encoded.coding.as_str(), encoded.body.len())).collect(),
+    };
     describe_head(&object.head, &object.freshness(), (object.state(now), now), place)
 }
 
@@ -137,6 +145,7 @@ pub(super) struct Place {
     pub(super) tier: &'static str,
     pub(super) segments: Vec<u32>,
     pub(super) size: u64,
+    pub(super) encodings: Vec<(&'static str, u64)>,
 }
 
 /// A variant by its head, which need not be in memory.
@@ -144,7 +153,7 @@ pub(super) fn describe_head(
     head: &Head,
     freshness: &Freshness,
     (state, now): (State, Millis),
-    Place { tier, segments, size }: Place,
+    Place { tier, segments, size, encodings }: Place,
 ) -> Variant {
     let field = |name: http::HeaderName| {
         head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -168,6 +177,7 @@ pub(super) fn describe_head(
         content_encoding: field(http::header::CONTENT_ENCODING),
         etag: field(http::header::ETAG),
         last_modified: field(http::header::LAST_MODIFIED),
+        encodings,
         vary: head.vary.names().iter().map(ToString::to_string).collect(),
         tags: head.tags.iter().map(ToString::to_string).collect(),
     }

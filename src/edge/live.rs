@@ -93,6 +93,7 @@ impl Edge {
             purges: self.purges.clone(),
             collapse: self.collapse.clone(),
             misses: if is_in_place { self.misses.clone() } else { Arc::default() },
+            encoder: self.encoder.clone(),
             clock: self.clock,
             metrics: self.metrics.renamed(self.workers, names),
             access_log: access_log.map_or_else(|| self.access_log.clone(), Arc::new),

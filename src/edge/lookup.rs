@@ -6,6 +6,7 @@ use http::{HeaderMap, header};
 
 use super::Edge;
 use super::admit::Admitted;
+use super::negotiate;
 use crate::object::Object;
 use crate::rules::directives::Directives;
 use crate::rules::freshness::State;
@@ -46,7 +47,9 @@ impl Edge {
         let entry = self.store.load(&admitted.key).await;
         let found = judge(self, entry.as_deref(), admitted, request, self.clock.now());
         match found {
-            Found::Fresh(object) | Found::Stale(object) if !object.body.is_readable().await => {
+            Found::Fresh(object) | Found::Stale(object)
+                if !negotiate::body_of(&object, request, admitted).is_readable().await =>
+            {
                 judge(self, None, admitted, request, self.clock.now())
             }
             found => found,
@@ -121,6 +124,7 @@ fn find(edge: &Edge, entry: Option<&Entry>, admitted: &Admitted, request: &Heade
         return chosen.map_or(Found::OtherVariant, Found::Fresh);
     };
     if !edge.survives(object) {
+        edge.store.end_hold_of_purged(entry);
         edge.store.remove(object);
         return Found::Absent;
     }

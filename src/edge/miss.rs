@@ -19,9 +19,6 @@ use super::{Edge, Outcome, framing, respond, trail};
 use crate::object::{Head, Object};
 use crate::origin::{InterimSender, OriginError};
 use crate::rules::cache_status::{CacheStatus, Fwd};
-use crate::rules::policy::{self, Exchange};
-use crate::rules::update::{self, HeadUpdate};
-use crate::rules::{date, hop};
 
 /// Flights that a request joins before it goes on its own.
 const ATTEMPTS: usize = 3;
@@ -273,7 +270,7 @@ impl Edge {
         let fwd = if base.is_some() { Fwd::Stale } else { Fwd::UriMiss };
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         let request = self.to_origin(admitted, &Method::HEAD, &parts.headers, Purpose::Fill(None));
-        let request_time = self.clock.now();
+        let (request_time, begun) = (self.clock.now(), std::time::Instant::now());
         let (outcome, mut response) = self
             .relay(admitted, parts, request, &status, |response| {
                 if let Some(base) = &base {
@@ -286,55 +283,11 @@ impl Edge {
             && let Some(base) = base
             && self.may_stand_in(&base)
         {
-            self.collapse.mark_failed(admitted.key.hash(), self.clock.now());
+            self.collapse.mark_failed(admitted.key.hash(), begun.elapsed(), self.clock.now());
             let fwd = Some((Fwd::Stale, (outcome != Outcome::Error).then(|| response.status().as_u16())));
             return (Outcome::HitStale, self.stale(admitted, parts, &base, fwd, "stale-if-error"));
         }
         (outcome, response)
-    }
-
-    /// RFC 9111 §4.3.5.
-    fn learn_from_head(
-        &self,
-        admitted: &Admitted,
-        parts: &Parts,
-        base: &Arc<Object>,
-        response: &Response<crate::origin::OriginBody>,
-        request_time: crate::rules::time::Millis,
-    ) {
-        let stored = &base.head.headers;
-        match update::head_update(stored, Some(base.body.len()), response.status(), response.headers()) {
-            HeadUpdate::Ignore => {}
-            HeadUpdate::Invalidate => base.invalidate(),
-            HeadUpdate::Merge => {
-                let treatment = &admitted.treatment;
-                let mut news = response.headers().clone();
-                hop::strip_response(&mut news);
-                let response_time = self.clock.now();
-                if !news.contains_key(header::DATE) {
-                    news.insert(header::DATE, date::format(response_time.as_secs_floor()));
-                }
-                let mut headers = base.head.fields();
-                update::merge_304(&mut headers, &news, treatment.policy.set_cookie);
-                let exchange = Exchange {
-                    method: &Method::GET,
-                    request_headers: &parts.headers,
-                    status: base.head.status,
-                    response_headers: &headers,
-                    request_time,
-                    response_time,
-                };
-                let Ok(freshness) = policy::decide(&exchange, &treatment.policy) else { return };
-                headers.remove(header::AGE);
-                let selecting = (base.head.vary.clone(), base.head.variant.clone());
-                let mut head =
-                    Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-                (head.version, head.as_of) = (base.head.version, base.as_of());
-                head.tags = base.head.tags.clone();
-                let object = base.renewed(Arc::new(head), self.store.gauge());
-                self.store.refresh(Arc::new(object), treatment.max_variants);
-            }
-        }
     }
 
     async fn relay(

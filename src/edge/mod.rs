@@ -24,9 +24,14 @@ mod admit;
 mod answer;
 mod body;
 mod client;
+mod coded;
 mod collapse;
+mod complete;
+mod compress;
 pub mod config;
 mod debug;
+mod delta;
+mod encode;
 mod explain;
 mod fill;
 mod fills;
@@ -47,6 +52,7 @@ mod misses;
 #[cfg(test)]
 mod model;
 mod names;
+mod negotiate;
 mod part;
 mod post;
 mod purged;
@@ -56,6 +62,7 @@ mod respond;
 mod resume;
 mod route;
 mod select;
+mod serve;
 mod signed;
 mod sites;
 mod slices;
@@ -77,8 +84,9 @@ pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
 pub use live::LiveEdge;
 pub use metrics::{EdgeMetrics, Outcome};
-pub use warm::{Warm, Warmed, Warming};
+pub use warm::{Hold, Warm, Warmed, Warming};
 
+use crate::encode::Pool;
 use crate::net::{ConnInfo, Handler, RequestBody};
 use crate::object::Object;
 use crate::purge::Purges;
@@ -98,7 +106,6 @@ use names::{
 };
 use record::{Asked, Record, asked_of};
 use refusal::{Reason, Refusal};
-use respond::Serving;
 use route::Routes;
 use sites::Sites;
 
@@ -114,6 +121,7 @@ pub struct Edge {
     purges: Arc<Purges>,
     collapse: Arc<Collapse>,
     misses: Arc<Misses>,
+    encoder: Arc<Pool>,
     clock: Clock,
     metrics: EdgeMetrics,
     access_log: Arc<AccessLog>,
@@ -155,6 +163,7 @@ impl Edge {
             purges,
             collapse: Collapse::new(),
             misses: Arc::default(),
+            encoder: Pool::new(),
             clock,
             metrics,
             access_log: Arc::new(access_log),
@@ -171,6 +180,11 @@ impl Edge {
     /// What it counts.
     pub fn metrics(&self) -> &EdgeMetrics {
         &self.metrics
+    }
+
+    /// Where bodies are encoded.
+    pub fn encoder(&self) -> &Arc<Pool> {
+        &self.encoder
     }
 
     /// The configuration it runs with.
@@ -279,52 +293,6 @@ impl Edge {
             Step::Fetch(base, fwd) => self.fetch(&admitted, parts, base, fwd).await,
             Step::Refuse(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
         }
-    }
-
-    #[inline]
-    fn hit(&self, admitted: &Admitted, parts: &Parts, object: &Arc<Object>, now: Millis) -> Response<Body> {
-        self.store.promote(object.head.key.hash());
-        trail::found(parts, object);
-        object.touch(now);
-        let status = CacheStatus {
-            hit: true,
-            ttl: Some(object.head.freshness.ttl_secs(now)),
-            detail: Some(object.tier()),
-            ..CacheStatus::default()
-        };
-        let serving =
-            Serving { node: &self.config.node, admitted, request: parts, status, now, is_validated: false };
-        respond::hit(&serving, object)
-    }
-
-    fn stale(
-        &self,
-        admitted: &Admitted,
-        parts: &Parts,
-        object: &Object,
-        fwd: Option<(Fwd, Option<u16>)>,
-        detail: &str,
-    ) -> Response<Body> {
-        trail::found(parts, object);
-        let status = CacheStatus {
-            hit: fwd.is_none(),
-            fwd: fwd.map(|(fwd, _)| fwd),
-            fwd_status: fwd.and_then(|(_, status)| status),
-            ttl: Some(object.freshness().ttl_secs(self.clock.now())),
-            detail: Some(detail),
-            ..CacheStatus::default()
-        };
-        respond::from_object(&self.serving(admitted, parts, status, false), object)
-    }
-
-    fn serving<'a>(
-        &'a self,
-        admitted: &'a Admitted,
-        request: &'a Parts,
-        status: CacheStatus<'a>,
-        is_validated: bool,
-    ) -> Serving<'a> {
-        Serving { node: &self.config.node, admitted, request, status, now: self.clock.now(), is_validated }
     }
 
     fn refused(

@@ -13,11 +13,15 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use super::CACHE_STATUS;
 use super::admit::Admitted;
 use super::body::{Body, Part};
+use super::coded::Coded;
+use super::compress;
 use super::flight::Flight;
+use super::negotiate::{self, Chosen};
 use super::slices::{SlicedBody, SlicesReader};
+use crate::encode::{Level, Transcoder};
 use crate::object::{self, Head, Object};
 use crate::rules::cache_status::CacheStatus;
-use crate::rules::conditional::{self, Outcome};
+use crate::rules::conditional::{self, Outcome, Validators};
 use crate::rules::range::{self, Requested};
 use crate::rules::time::Millis;
 
@@ -55,14 +59,22 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
     if request.method != Method::GET || fields.has_conditions || fields.has_range {
         return from_object(serving, object);
     }
+    let chosen = negotiate::choose(object, &request.headers, serving.admitted);
+    let (body, encoded) = match &chosen {
+        Chosen::AsItIs => (&object.body, None),
+        Chosen::Made(encoded) => (&encoded.body, Some(*encoded)),
+        Chosen::Live { .. } => return from_chosen(serving, object, chosen),
+    };
     let head = &object.head;
     let age_secs = head.freshness.age_secs(serving.now);
-    let headers = serving.admitted.head_of(object, age_secs, serving.status.ttl.unwrap_or(0), || {
+    let second = (age_secs, serving.status.ttl.unwrap_or(0));
+    let headers = serving.admitted.head_of(object, encoded, second, || {
         let mut headers = head.headers.clone();
+        chosen.apply(&mut headers);
         finish_head(&mut headers, serving, head, Some(age_secs.into()));
         headers
     });
-    let mut response = Response::new(Body::stored(object.body.clone(), 0..object.body.len()));
+    let mut response = Response::new(Body::stored(body.clone(), 0..body.len()));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
     response
@@ -70,14 +82,21 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
 
 /// The answer from a stored response.
 pub(super) fn from_object(serving: &Serving<'_>, object: &Object) -> Response<Body> {
+    let chosen = negotiate::choose(object, &serving.request.headers, serving.admitted);
+    from_chosen(serving, object, chosen)
+}
+
+fn from_chosen(serving: &Serving<'_>, object: &Object, chosen: Chosen<'_>) -> Response<Body> {
     let age = HeaderValue::from(object.head.freshness.age_secs(serving.now));
-    answer(serving, &object.head, &Source::Stored(&object.body), Some(object.body.len()), Some(age))
+    let body = if let Chosen::Made(encoded) = &chosen { &encoded.body } else { &object.body };
+    answer(serving, (&object.head, chosen), &Source::Stored(body), Some(body.len()), Some(age))
 }
 
 /// The answer from a response that is still coming. Its `Age` is the origin's: a miss adds none.
 pub(super) fn from_flight(serving: &Serving<'_>, head: &Head, flight: &Arc<Flight>) -> Response<Body> {
     let length = content_length(&head.headers);
-    answer(serving, head, &Source::Flight(flight), length, head.origin_age.clone())
+    let chosen = negotiate::choose_coming(head, &serving.request.headers, serving.admitted);
+    answer(serving, (head, chosen), &Source::Flight(flight), length, head.origin_age.clone())
 }
 
 /// The answer from slices of a response of `length` bytes; `head` is that of the whole.
@@ -88,7 +107,7 @@ pub(super) fn from_slices(
     length: u64,
     age: Option<HeaderValue>,
 ) -> Response<Body> {
-    answer(serving, head, &Source::Slices(&body), Some(length), age)
+    answer(serving, (head, Chosen::AsItIs), &Source::Slices(&body), Some(length), age)
 }
 
 /// The value of Content-Length, if there is one.
@@ -127,16 +146,17 @@ const TARGETED: [header::HeaderName; 3] =
 
 fn answer(
     serving: &Serving<'_>,
-    head: &Head,
+    (head, chosen): (&Head, Chosen<'_>),
     source: &Source<'_>,
     length: Option<u64>,
     age: Option<HeaderValue>,
 ) -> Response<Body> {
     let mut headers = head.headers.clone();
+    chosen.apply(&mut headers);
+    let selected = select(serving, head, (&headers, &chosen), length);
     finish_head(&mut headers, serving, head, age);
-    let selected = select(serving, head, length);
     let (status, body) = match selected {
-        Selected::Whole => (head.status, whole(serving, source, length)),
+        Selected::Whole => (head.status, coded(serving, whole(serving, source, length), chosen)),
         Selected::One(range) => {
             headers.insert(header::CONTENT_RANGE, range::content_range(&range, length.unwrap_or(0)));
             headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
@@ -170,23 +190,38 @@ fn answer(
 }
 
 /// Conditions first, then ranges (RFC 9110 §13.2.2); both only where the answer would be a 200.
-fn select(serving: &Serving<'_>, head: &Head, length: Option<u64>) -> Selected {
+fn select(
+    serving: &Serving<'_>,
+    head: &Head,
+    (headers, chosen): (&HeaderMap, &Chosen<'_>),
+    length: Option<u64>,
+) -> Selected {
     let request = serving.request;
     // The conditions of other methods are about the state before them, and the origin has judged them.
     if head.status != StatusCode::OK || !matches!(request.method, Method::GET | Method::HEAD) {
         return Selected::Whole;
     }
+    let mut validators = Validators { etag: headers.get(header::ETAG), ..head.validators() };
     if serving.admitted.fields.has_conditions {
-        match conditional::evaluate(&request.method, &request.headers, &head.validators(), serving.now) {
+        let object = head.negotiated.and(head.headers.get(header::ETAG));
+        let (method, fields) = (&request.method, &request.headers);
+        match conditional::evaluate_derived(method, fields, &validators, object, serving.now) {
             Outcome::NotModified => return Selected::NotModified,
             Outcome::PreconditionFailed => return Selected::PreconditionFailed,
             Outcome::Proceed => {}
         }
     }
     let Some(length) = length else { return Selected::Whole };
+    if head.negotiated.is_some() {
+        // A date is that of all encodings, and does not say of which a client has the begin.
+        validators.last_modified = None;
+        if !chosen.has_ranges(headers, &request.headers) {
+            return Selected::Whole;
+        }
+    }
     if request.method != Method::GET
         || !serving.admitted.fields.has_range
-        || !conditional::if_range_holds(&request.headers, &head.validators(), serving.now)
+        || !conditional::if_range_holds(&request.headers, &validators, serving.now)
     {
         return Selected::Whole;
     }
@@ -203,6 +238,9 @@ fn finish_head(headers: &mut HeaderMap, serving: &Serving<'_>, head: &Head, age:
         for name in &head.freshness.strip_fields {
             headers.remove(name);
         }
+    }
+    if head.negotiated.is_some() && serving.admitted.treatment.compress.dictionaries {
+        compress::vary_by_dictionary(headers);
     }
     match age {
         Some(age) => headers.insert(header::AGE, age),
@@ -244,6 +282,16 @@ fn whole(serving: &Serving<'_>, source: &Source<'_>, length: Option<u64>) -> Bod
         Source::Flight(flight) => Body::flight(flight.follow(0, length)),
         Source::Slices(body) => Body::slices(SlicesReader::new((*body).clone(), 0..length.unwrap_or(0))),
     }
+}
+
+/// The whole in another coding, for a client that can't wait for one at rest.
+fn coded(serving: &Serving<'_>, body: Body, chosen: Chosen<'_>) -> Body {
+    let Chosen::Live { from, to, turn } = chosen else { return body };
+    if serving.request.method == Method::HEAD {
+        return body;
+    }
+    let limits = serving.admitted.treatment.compress.limits();
+    Body::coded(Coded::new(body, Transcoder::new(from, to, Level::Fast, None, limits), turn))
 }
 
 fn part(source: &Source<'_>, range: Range<u64>) -> Body {

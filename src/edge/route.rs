@@ -10,7 +10,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::config::{Site, Treatment};
-use crate::object::{self, Object};
+use crate::object::{self, Encoded, Object};
 use crate::rules::key::{CacheKey, Scheme};
 use crate::telemetry::worker_slot;
 
@@ -28,13 +28,15 @@ pub(super) struct Route {
     pub(super) scheme: Scheme,
     pub(super) host_at: usize,
     pub(super) path_at: usize,
-    sent: Mutex<Sent>,
+    /// Of the response as it is stored, and of the encoding that was asked for last.
+    sent: Mutex<[Sent; 2]>,
 }
 
 /// The head that whole hits were last sent with. Within a second it does not change.
 #[derive(Debug, Default)]
 struct Sent {
     object: Weak<Object>,
+    encoded: Weak<Encoded>,
     age_secs: u64,
     ttl_secs: i64,
     /// From the second hit in that second on.
@@ -65,16 +67,17 @@ impl Route {
         target.split_once('?').map_or(target, |(path, _)| path)
     }
 
-    /// The head of a whole hit: made by `make`, or a copy of what that made in this second.
+    /// The head of a whole hit, perhaps in an encoding, in its second (age and seconds left): made by `make`, or a copy of
+    /// what that made.
     pub(super) fn head_of(
         &self,
         object: &Arc<Object>,
-        age_secs: u64,
-        ttl_secs: i64,
+        encoded: Option<&Arc<Encoded>>,
+        second: (u64, i64),
         make: impl FnOnce() -> HeaderMap,
     ) -> HeaderMap {
         match self.sent.try_lock() {
-            Some(mut sent) => sent.head_of(object, age_secs, ttl_secs, make),
+            Some(mut sent) => sent[usize::from(encoded.is_some())].head_of(object, encoded, second, make),
             None => make(),
         }
     }
@@ -84,19 +87,24 @@ impl Sent {
     fn head_of(
         &mut self,
         object: &Arc<Object>,
-        age_secs: u64,
-        ttl_secs: i64,
+        encoded: Option<&Arc<Encoded>>,
+        (age_secs, ttl_secs): (u64, i64),
         make: impl FnOnce() -> HeaderMap,
     ) -> HeaderMap {
         let is_same = (self.age_secs, self.ttl_secs) == (age_secs, ttl_secs)
-            // The weak reference keeps the address from being another object's.
-            && std::ptr::eq(self.object.as_ptr(), Arc::as_ptr(object));
+            // The weak references keep the addresses from being others'.
+            && std::ptr::eq(self.object.as_ptr(), Arc::as_ptr(object))
+            && encoded.is_none_or(|encoded| std::ptr::eq(self.encoded.as_ptr(), Arc::as_ptr(encoded)));
         if !is_same {
-            *self = Self { object: Arc::downgrade(object), age_secs, ttl_secs, headers: None };
+            let encoded = encoded.map_or_else(Weak::new, Arc::downgrade);
+            *self = Self { object: Arc::downgrade(object), encoded, age_secs, ttl_secs, headers: None };
             return make();
         }
         if let Some(headers) = &self.headers {
             return headers.clone();
+        }
+        if let Some(encodings) = &object.encodings {
+            encodings.warm();
         }
         let headers = make();
         // Values of its own: the workers would fight over the reference count of the stored ones.
@@ -282,7 +290,7 @@ mod tests {
     fn a_head_is_sent_again_within_its_second_and_for_its_object_only() {
         let (mut sent, made) = (Sent::default(), Cell::new(0));
         let mut send = |object: &Arc<Object>, age_secs, ttl_secs| {
-            let head = sent.head_of(object, age_secs, ttl_secs, || {
+            let head = sent.head_of(object, None, (age_secs, ttl_secs), || {
                 made.set(made.get() + 1);
                 [(header::AGE, HeaderValue::from(made.get()))].into_iter().collect()
             });

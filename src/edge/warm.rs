@@ -28,7 +28,7 @@ use crate::object::Object;
 use crate::origin::Spare;
 use crate::rules::cache_status::Fwd;
 use crate::rules::key::{CacheKey, Scheme};
-use crate::rules::time::Millis;
+pub use crate::store::Hold;
 
 /// Between two looks whether live traffic leaves room.
 const YIELD: Duration = Duration::from_millis(20);
@@ -180,9 +180,24 @@ impl Edge {
         Ok(whole.freeze())
     }
 
-    /// Exempts what is, or will be, stored under a URL's key from eviction until then; false: too many are.
-    pub fn hold(&self, key: &CacheKey, until: Millis) -> bool {
-        self.store.hold(key, until)
+    /// Exempts what is, or will be, stored under a URL's key from eviction for a time; false: too many are.
+    pub fn hold(&self, key: &CacheKey, hold: Hold) -> bool {
+        self.store.hold(key, hold)
+    }
+
+    /// What a job holds goes to who holds it next, or is released by [`Edge::release_disowned`].
+    pub fn disown(&self, job: u64) {
+        self.store.disown(job);
+    }
+
+    /// Ends the holds that are nobody's any more.
+    pub fn release_disowned(&self) {
+        self.store.release_disowned();
+    }
+
+    /// The last purge that is applied.
+    pub fn last_purge(&self) -> u64 {
+        self.purges.applied()
     }
 
     /// Whether a stored entry is held: it is not when half of its tier is held already.

@@ -47,6 +47,7 @@ fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::confi
             request_headers: config.request_headers.clone(),
             response_headers: config.response_headers.clone(),
             access: config.access.clone(),
+            compress: config.compress.clone(),
         }))
     };
     let site = |(index, config): (usize, &SiteConfig)| {
@@ -216,6 +217,7 @@ pub(super) fn registry(
     larder.register_collector(Box::new(net.clone()));
     larder.register_collector(Box::new(store.clone()));
     larder.register_collector(Box::new(PurgeMetrics(purges.clone())));
+    larder.register_collector(Box::new(edge.current().encoder().clone()));
     larder.register_collector(Box::new(WarmMetrics(warmups.clone())));
     larder.register_collector(Box::new(OriginCollector(edge.clone())));
     let certificates = vec![certificates.clone(), of_admin.clone()];

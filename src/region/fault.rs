@@ -220,6 +220,7 @@ impl Entry {
 
     /// # Safety
     /// The arena must be in use for as long as the result is, and have that slot.
+    // SAFETY: as the caller promises.
     pub(super) unsafe fn slot<'a>(&self, slot: usize) -> &'a Slot {
         // SAFETY: an arena in use keeps its entry, which points to one for each slot.
         unsafe { &*self.slots.load(Relaxed).add(slot) }

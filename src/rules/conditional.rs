@@ -64,17 +64,18 @@ pub fn has_conditions(headers: &HeaderMap) -> bool {
 /// statuses there is nothing to evaluate: RFC 9110 §13.2.1). If-Range is apart: [`if_range_holds`].
 #[must_use]
 pub fn evaluate(method: &Method, request: &HeaderMap, v: &Validators<'_>, now: Millis) -> Outcome {
-    evaluate_derived(method, request, v, &[], now)
+    evaluate_derived(method, request, v, None, now)
 }
 
-/// As [`evaluate`], for an object with encodings of its own: `derived` are the tags that those have. They count for
-/// If-None-Match, which asks for the content, and not for If-Match, which asks for bytes.
+/// As [`evaluate`], for a representation of an object that is kept in several encodings: `object` is the tag that all of
+/// theirs are derived from. It and they count for If-None-Match, which asks for the content, and not for If-Match, which
+/// asks for bytes.
 #[must_use]
 pub fn evaluate_derived(
     method: &Method,
     request: &HeaderMap,
     v: &Validators<'_>,
-    derived: &[&[u8]],
+    object: Option<&HeaderValue>,
     now: Millis,
 ) -> Outcome {
     if request.contains_key(IF_MATCH) {
@@ -90,7 +91,7 @@ pub fn evaluate_derived(
     }
     let safe = method == Method::GET || method == Method::HEAD;
     if request.contains_key(IF_NONE_MATCH) {
-        return match (none_match(request, v, derived), safe) {
+        return match (none_match(request, v, object), safe) {
             (true, _) => Outcome::Proceed,
             (false, true) => Outcome::NotModified,
             (false, false) => Outcome::PreconditionFailed,
@@ -151,13 +152,14 @@ pub fn strip_for_304(response: &mut HeaderMap) {
 }
 
 /// RFC 9110 §13.1.2: true when no stored tag is listed.
-fn none_match(request: &HeaderMap, v: &Validators<'_>, derived: &[&[u8]]) -> bool {
+fn none_match(request: &HeaderMap, v: &Validators<'_>, object: Option<&HeaderValue>) -> bool {
     if etag::is_any(request, &IF_NONE_MATCH) {
         return false;
     }
-    let own = v.etag.map(HeaderValue::as_bytes);
-    !own.is_some_and(|tag| etag::list_matches_weak(request, &IF_NONE_MATCH, &[tag]))
-        && (derived.is_empty() || !etag::list_matches_weak(request, &IF_NONE_MATCH, derived))
+    let lists = |tag: &HeaderValue| etag::list_matches_weak(request, &IF_NONE_MATCH, &[tag.as_bytes()]);
+    let lists_derived =
+        |tag: &HeaderValue| etag::list_matches_derived(request, &IF_NONE_MATCH, tag.as_bytes());
+    !v.etag.is_some_and(lists) && !object.is_some_and(|tag| lists(tag) || lists_derived(tag))
 }
 
 /// RFC 9110 §13.1.3; without Last-Modified the stored Date takes its place (RFC 9111 §4.3.2).

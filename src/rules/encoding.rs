@@ -1,8 +1,81 @@
 //! Accept-Encoding (RFC 9110 §12.5.3), reduced to the codings that a cache of static files can do something with.
 
-use http::{HeaderMap, header::ACCEPT_ENCODING};
+use std::cmp::Reverse;
+
+use http::{HeaderMap, header::ACCEPT_ENCODING, header::CONTENT_ENCODING};
 
 use super::fields;
+
+/// A content coding that a representation can have here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Coding {
+    /// None at all.
+    Identity,
+    /// Brotli (RFC 7932).
+    Br,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+    /// Brotli against a dictionary that the client has (RFC 9842 §4).
+    Dcb,
+    /// Zstandard against a dictionary that the client has (RFC 9842 §5).
+    Dcz,
+}
+
+impl Coding {
+    /// Each of them, in the order of their numbers.
+    pub const ALL: [Self; 6] = [Self::Identity, Self::Br, Self::Zstd, Self::Gzip, Self::Dcb, Self::Dcz];
+    /// Those that need no dictionary; the first of them all.
+    pub const PLAIN: [Self; 4] = [Self::Identity, Self::Br, Self::Zstd, Self::Gzip];
+
+    /// Its token.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Br => "br",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::Dcb => "dcb",
+            Self::Dcz => "dcz",
+        }
+    }
+
+    /// The same against a dictionary; `None`: there is no such coding.
+    #[must_use]
+    pub fn against_dictionary(self) -> Option<Self> {
+        match self {
+            Self::Br => Some(Self::Dcb),
+            Self::Zstd => Some(Self::Dcz),
+            _ => None,
+        }
+    }
+
+    /// Its token again, of those that need no dictionary.
+    #[must_use]
+    pub fn from_token(token: &[u8]) -> Option<Self> {
+        let named =
+            Self::PLAIN.into_iter().find(|coding| token.eq_ignore_ascii_case(coding.as_str().as_bytes()));
+        named.or(token.eq_ignore_ascii_case(b"x-gzip").then_some(Self::Gzip))
+    }
+
+    /// What a response is encoded with; `None`: with something else, or with several codings.
+    #[must_use]
+    pub fn of(response: &HeaderMap) -> Option<Self> {
+        let mut found = Self::Identity;
+        for line in response.get_all(CONTENT_ENCODING) {
+            for element in fields::elements(line.as_bytes()) {
+                match Self::from_token(element)? {
+                    Self::Identity => {}
+                    coding if found == Self::Identity => found = coding,
+                    _ => return None,
+                }
+            }
+        }
+        Some(found)
+    }
+}
 
 /// The weights, in thousandths, that a client gives; 0 is "not acceptable".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +88,34 @@ pub struct Accepted {
     pub zstd: u16,
     /// 1000 unless the client says otherwise.
     pub identity: u16,
+    /// Only by its name, as [`Accepted::dcz`]: `*` says nothing of dictionaries.
+    pub dcb: u16,
+    /// See [`Accepted::dcb`].
+    pub dcz: u16,
+}
+
+impl Accepted {
+    /// What the client gives a coding; 0: it does not accept it.
+    #[must_use]
+    pub fn weight(self, coding: Coding) -> u16 {
+        match coding {
+            Coding::Identity => self.identity,
+            Coding::Br => self.br,
+            Coding::Zstd => self.zstd,
+            Coding::Gzip => self.gzip,
+            Coding::Dcb => self.dcb,
+            Coding::Dcz => self.dcz,
+        }
+    }
+}
+
+/// The coding to send of those that are there, each with its length in bytes: what the client weighs highest, and of equals
+/// the shortest. `None`: it accepts none of them.
+#[must_use]
+pub fn choose(accepted: Accepted, ready: impl Iterator<Item = (Coding, u64)>) -> Option<Coding> {
+    let acceptable = ready.filter(|(coding, _)| accepted.weight(*coding) > 0);
+    let best = acceptable.max_by_key(|(coding, length)| (accepted.weight(*coding), Reverse(*length)));
+    best.map(|(coding, _)| coding)
 }
 
 /// Canonical Accept-Encoding to key and to send to the origin: the known codings that the client accepts, in a fixed order.
@@ -58,6 +159,8 @@ pub fn accepted(headers: &HeaderMap) -> Accepted {
         zstd: named.zstd.unwrap_or(rest),
         // Unlisted identity is acceptable without a preference; only `*;q=0` or its own q=0 exclude it.
         identity: named.identity.unwrap_or(u16::from(named.any != Some(0))),
+        dcb: named.dcb.unwrap_or(0),
+        dcz: named.dcz.unwrap_or(0),
     }
 }
 
@@ -67,6 +170,8 @@ struct Named {
     gzip: Option<u16>,
     zstd: Option<u16>,
     identity: Option<u16>,
+    dcb: Option<u16>,
+    dcz: Option<u16>,
     any: Option<u16>,
 }
 
@@ -80,6 +185,8 @@ impl Named {
             }
             _ if coding.eq_ignore_ascii_case(b"zstd") => &mut self.zstd,
             _ if coding.eq_ignore_ascii_case(b"identity") => &mut self.identity,
+            _ if coding.eq_ignore_ascii_case(b"dcb") => &mut self.dcb,
+            _ if coding.eq_ignore_ascii_case(b"dcz") => &mut self.dcz,
             _ => return,
         };
         slot.get_or_insert(weight);
@@ -141,6 +248,7 @@ mod tests {
         assert_eq!(normal("gzip, deflate"), Some("gzip"));
         assert_eq!(normal("gzip;q=1.000, br;q=0.000"), Some("gzip"));
         assert_eq!(normal("gzip;q=0, *"), Some("br, zstd"));
+        assert_eq!(normal("gzip, dcb, dcz"), Some("gzip"), "dictionaries are between the client and us");
     }
 
     #[test]
@@ -169,7 +277,66 @@ mod tests {
         assert_eq!(normalize(&headers), Some("br, gzip"));
     }
 
+    #[test]
+    fn the_shortest_of_what_is_wanted_most() {
+        let choose = |value: &str, ready: &[(Coding, u64)]| {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(value).unwrap())]);
+            choose(accepted(&headers), ready.iter().copied())
+        };
+        use Coding::{Br, Gzip, Identity, Zstd};
+        let all = [(Identity, 100), (Br, 20), (Zstd, 22), (Gzip, 25)];
+        for (value, expected) in [
+            ("gzip, deflate, br, zstd", Some(Br)),
+            ("gzip, deflate", Some(Gzip)),
+            ("deflate, gzip, br;q=0.5", Some(Gzip)),
+            ("*", Some(Br)),
+            ("br;q=0, *", Some(Zstd)),
+            ("", Some(Identity)),
+            ("identity", Some(Identity)),
+            ("identity, gzip;q=0.5", Some(Identity)),
+            ("identity;q=0", None),
+            ("identity;q=0, gzip", Some(Gzip)),
+            ("*;q=0", None),
+            ("*;q=0, zstd;q=0.001", Some(Zstd)),
+            ("br;q=1.5, gzip", Some(Gzip)),
+            ("compress, deflate", Some(Identity)),
+        ] {
+            assert_eq!(choose(value, &all), expected, "{value}");
+        }
+        assert_eq!(choose("br", &[(Identity, 100), (Gzip, 25)]), Some(Identity));
+        assert_eq!(choose("br", &[(Gzip, 25)]), None);
+    }
+
+    #[test]
+    fn what_a_response_is_encoded_with() {
+        let of = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_ENCODING, HeaderValue::from_str(line).unwrap());
+            }
+            Coding::of(&headers)
+        };
+        assert_eq!(of(&[]), Some(Coding::Identity));
+        assert_eq!(of(&["identity"]), Some(Coding::Identity));
+        assert_eq!(of(&["X-GZip"]), Some(Coding::Gzip));
+        assert_eq!(of(&["identity, br"]), Some(Coding::Br));
+        for other in [&["deflate"][..], &["gzip, br"], &["gzip", "gzip"], &["foo"]] {
+            assert_eq!(of(other), None, "{other:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_chosen_is_acceptable(value in "[ -~]{0,60}|((br|gzip|zstd|identity|\\*|x-gzip|dcb|dcz)(;q=[01](\\.[0-9]{0,3})?)?, ?){0,6}", there in 0_u8..64) {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(&value).unwrap())]);
+            let accepted = accepted(&headers);
+            let ready = || Coding::ALL.into_iter().enumerate().filter(|(i, _)| there & (1 << i) != 0);
+            match choose(accepted, ready().map(|(i, coding)| (coding, i as u64))) {
+                Some(coding) => prop_assert!(accepted.weight(coding) > 0),
+                None => prop_assert!(ready().all(|(_, coding)| accepted.weight(coding) == 0)),
+            }
+        }
+
         #[test]
         fn normalizing_is_idempotent(value in "[ -~]{0,60}") {
             let once = normal(&value);

@@ -68,6 +68,62 @@ pub fn with_suffix(tag: &HeaderValue, suffix: &str) -> Option<HeaderValue> {
         .ok()
 }
 
+/// Whether `tag` is one that [`with_suffix`] may have made of `base`, of whatever encoding: base, `-`, a coding, `-` and
+/// eight hexadecimal digits.
+#[must_use]
+pub fn is_derived(tag: &[u8], base: &[u8]) -> bool {
+    let stem = &base[..base.len().saturating_sub(1)];
+    let suffix = is_strong(base)
+        .then(|| opaque(tag).strip_prefix(stem)?.strip_prefix(b"-")?.strip_suffix(b"\""))
+        .flatten();
+    suffix.is_some_and(is_suffix)
+}
+
+/// The tag that `tag` was made of by [`with_suffix`] with the suffix of an encoding; `None`: by its looks, of none.
+#[must_use]
+pub fn without_suffix(tag: &[u8]) -> Option<Vec<u8>> {
+    let inner = tag.strip_suffix(b"\"")?;
+    // Two dashes from the end: the digits, then the coding.
+    let mut dashes = inner.iter().enumerate().rev().filter(|(_, byte)| **byte == b'-').map(|(at, _)| at);
+    let (_, at) = (dashes.next()?, dashes.next()?);
+    is_suffix(&inner[at + 1..]).then(|| [&inner[..at], &b"\""[..]].concat())
+}
+
+/// A list of tags, each of which [`with_suffix`] may have made is what it was made of; `None`: none is.
+#[must_use]
+pub fn without_suffixes(list: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut rest, mut is_changed) = (Vec::with_capacity(list.len()), list, false);
+    while let Some(byte) = rest.first() {
+        let length = tag_length(rest).unwrap_or(1);
+        match without_suffix(&rest[..length]).filter(|_| length > 1) {
+            Some(tag) => {
+                out.extend_from_slice(&tag);
+                is_changed = true;
+            }
+            None if length > 1 => out.extend_from_slice(&rest[..length]),
+            None => out.push(*byte),
+        }
+        rest = &rest[length..];
+    }
+    is_changed.then_some(out)
+}
+
+/// A coding, `-`, and eight lower-case hexadecimal digits.
+fn is_suffix(suffix: &[u8]) -> bool {
+    const CODINGS: [&[u8]; 6] = [b"identity", b"br", b"zstd", b"gzip", b"dcb", b"dcz"];
+    let Some(at) = suffix.iter().position(|byte| *byte == b'-') else { return false };
+    let (coding, digits) = (&suffix[..at], &suffix[at + 1..]);
+    CODINGS.contains(&coding)
+        && digits.len() == 8
+        && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether If-None-Match (or another list) has a member that an encoding of what `base` names may have.
+#[must_use]
+pub fn list_matches_derived(headers: &HeaderMap, name: &HeaderName, base: &[u8]) -> bool {
+    list_matches(headers, name, |member| is_derived(member, base))
+}
+
 fn is_tag(value: &[u8]) -> bool {
     tag_length(value) == Some(value.len())
 }
@@ -177,6 +233,24 @@ mod tests {
         assert_eq!(with_suffix(&strong, "br-0a1b").unwrap(), r#""a-br-0a1b""#);
         assert_eq!(with_suffix(&weak, "br"), None);
         assert_eq!(with_suffix(&strong, "b\"r"), None);
+        let of = |suffix: &str| with_suffix(&strong, suffix).unwrap();
+        for suffix in ["br-0123abcd", "zstd-ffffffff", "gzip-00000000", "identity-0a0a0a0a", "dcz-12345678"] {
+            assert!(is_derived(of(suffix).as_bytes(), strong.as_bytes()), "{suffix}");
+            assert_eq!(without_suffix(of(suffix).as_bytes()).unwrap(), strong.as_bytes());
+            assert!(is_derived(&[b"W/", of(suffix).as_bytes()].concat(), strong.as_bytes()));
+            assert!(!is_derived(of(suffix).as_bytes(), b"\"b\""));
+            assert!(!is_derived(of(suffix).as_bytes(), weak.as_bytes()), "its encodings have its own tag");
+        }
+        for suffix in
+            ["br-0123abc", "br-0123ABCD", "lz-0123abcd", "br", "br-0123abcd-br-0123abcd", "-0123abcd"]
+        {
+            assert!(!is_derived(of(suffix).as_bytes(), strong.as_bytes()), "{suffix}");
+        }
+        assert!(!is_derived(strong.as_bytes(), strong.as_bytes()));
+        assert_eq!(without_suffix(strong.as_bytes()), None);
+        let list = br#""a-br-0123abcd", W/"b-zstd-00000000" ,"c", "d,e-gzip-11111111",x"#;
+        assert_eq!(without_suffixes(list).unwrap(), br#""a", W/"b" ,"c", "d,e",x"#);
+        assert_eq!(without_suffixes(br#""a", *, "b-br""#), None);
     }
 
     proptest! {

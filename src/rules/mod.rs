@@ -19,6 +19,7 @@ pub mod age;
 pub mod cache_status;
 pub mod conditional;
 pub mod date;
+pub mod dictionary;
 pub mod directives;
 pub mod encoding;
 pub mod etag;

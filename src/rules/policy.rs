@@ -169,6 +169,7 @@ fn decide_understood(exchange: &Exchange<'_>, site: &SitePolicy) -> Result<Fresh
     if freshness.fresh_until <= exchange.response_time
         && !renewable
         && !asks_for_stale_use(&freshness, &deciding)
+        && !is_only_late(&freshness, exchange)
     {
         return Err(NotStored::NoFreshness);
     }
@@ -188,6 +189,13 @@ fn asks_for_stale_use(freshness: &Freshness, deciding: &Deciding) -> bool {
     let directives = &deciding.directives;
     let asks = directives.stale_while_revalidate.is_some() || directives.stale_if_error.is_some();
     asks && freshness.swr_until.max(freshness.sie_until) > freshness.response_time
+}
+
+/// It was fresh when it was asked for, and its origin took longer than its lifetime: a slow origin is to be spared, and not
+/// asked by everybody at once, as it is for what can't be stored.
+fn is_only_late(freshness: &Freshness, exchange: &Exchange<'_>) -> bool {
+    freshness.fresh_until > exchange.request_time
+        && freshness.swr_until.max(freshness.sie_until) > exchange.response_time
 }
 
 fn freshness(

@@ -76,11 +76,19 @@ pub struct Complete {
 impl Store {
     /// Room for the body of a response that is about to be fetched.
     pub fn deposit(self: &Arc<Self>, key: KeyHash, length: Option<u64>) -> Result<Deposit, NoRoom> {
-        let inline = self.tier.inline_bytes();
         if length.is_some_and(|length| length > self.max_object_bytes) {
             return Err(NoRoom::TooLarge);
         }
-        let is_admitted = self.tier.admits(key);
+        self.deposit_as(key, length, self.tier.admits(key))
+    }
+
+    pub(super) fn deposit_as(
+        self: &Arc<Self>,
+        key: KeyHash,
+        length: Option<u64>,
+        is_admitted: bool,
+    ) -> Result<Deposit, NoRoom> {
+        let inline = self.tier.inline_bytes();
         let small = length.unwrap_or(0).min(inline);
         let is_large = length.is_some_and(|length| length > inline);
         if is_large && !is_admitted {

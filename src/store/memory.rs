@@ -168,7 +168,7 @@ impl MemoryTier {
     /// Forgets a key when a body of it lies in a segment that is on its way out.
     pub(super) fn forget_mapped(&self, key: KeyHash, segment: u32) {
         let is_in = |entry: &Arc<Entry>| {
-            let mut parts = entry.variants().iter().flat_map(|object| object.body.parts());
+            let mut parts = entry.variants().iter().flat_map(|object| object.parts());
             parts.any(|part| part.place().0 == segment)
         };
         if self.get(key).is_some_and(|entry| is_in(&entry)) {
@@ -317,7 +317,7 @@ impl Shard {
             if bytes >= need {
                 break;
             }
-            if holds.keeps(*victim, victim_node.weight) {
+            if holds.keeps(&victim_node.entry, victim_node.weight) {
                 continue;
             }
             victims += 1;
@@ -329,7 +329,7 @@ impl Shard {
         // over then takes whatever comes next. Without victims here the other shards give way: an empty
         // shard says nothing of what its newcomer is worth.
         let earns = u64::from(self.sketch.estimate(key)) > asked;
-        if victims > 0 && !earns && !holds.keeps(key, node.weight) {
+        if victims > 0 && !earns && !holds.keeps(&node.entry, node.weight) {
             return 1;
         }
         for _ in 0..victims {
@@ -358,7 +358,7 @@ impl Shard {
 fn pop_unheld(list: &mut List, holds: &Holds) -> Option<Node> {
     for _ in 0..list.len() {
         let (key, node) = list.pop_lru()?;
-        if !holds.keeps(key, node.weight) {
+        if !holds.keeps(&node.entry, node.weight) {
             return Some(node);
         }
         list.push(key, node);

@@ -12,8 +12,10 @@
 
 mod admission;
 mod budget;
+mod comparison;
 mod deposit;
 mod disk;
+mod encodings;
 mod holds;
 mod memory;
 mod metrics;
@@ -37,6 +39,8 @@ use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
 pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position};
+pub use encodings::{BodyId, NewEncoding};
+pub use holds::Hold;
 use versions::Versions;
 pub use warm::Wanted;
 
@@ -90,7 +94,7 @@ impl Entry {
     }
 
     fn is_mapped(&self) -> bool {
-        self.variants.iter().any(|object| !object.body.parts().is_empty())
+        self.variants.iter().any(|object| object.parts().next().is_some())
     }
 }
 
@@ -239,7 +243,10 @@ impl Store {
         &self,
         compare: impl Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync + 'static,
     ) {
-        self.tier.let_compare(Box::new(compare));
+        let compare: comparison::Compare = Arc::new(compare);
+        self.tier.comparison.set(compare.clone());
+        self.tier.holds.comparison.set(compare.clone());
+        self.budget.memory.holds().comparison.set(compare);
     }
 
     /// Walks over everything that is held, behind `after`, until `visit` breaks off. Waits for the disk.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::holds::Hold;
 use super::{Entry, Store};
+use crate::object::Object;
 use crate::rules::key::{CacheKey, KeyHash};
-use crate::rules::time::Millis;
 
 type Counts = Arc<Mutex<HashMap<KeyHash, usize>>>;
 
@@ -74,17 +75,38 @@ impl Store {
         });
     }
 
-    /// Exempts what is stored under a key, now or later, from eviction until then; false: too many are held.
-    pub fn hold(&self, key: &CacheKey, until: Millis) -> bool {
-        self.budget.memory.holds().hold(key.hash(), until) && self.tier.holds.hold(key.hash(), until)
+    /// Exempts what is stored under a key, now or later, from eviction for a time; false: too many are held.
+    pub fn hold(&self, key: &CacheKey, hold: Hold) -> bool {
+        self.budget.memory.holds().hold(key.hash(), hold) && self.tier.holds.hold(key.hash(), hold)
+    }
+
+    /// What a job holds goes to who holds it next, or is released by [`Store::release_disowned`].
+    pub fn disown(&self, job: u64) {
+        self.budget.memory.holds().disown(job);
+        self.tier.holds.disown(job);
+    }
+
+    /// Ends the holds that are nobody's any more.
+    pub fn release_disowned(&self) {
+        self.budget.memory.holds().release_disowned();
+        self.tier.holds.release_disowned();
+    }
+
+    /// Ends the hold of a key when all that is stored under it was purged since.
+    pub fn end_hold_of_purged(&self, entry: &Entry) {
+        let url = entry.key().canonical();
+        for holds in [self.budget.memory.holds(), &self.tier.holds] {
+            let tags = entry.variants().iter().map(|object| &*object.head.tags);
+            holds.end_of_purged(entry.key().hash(), url, tags);
+        }
     }
 
     /// Whether what is stored under a key is held where it outlives the others: on disk, or in memory where there is no
     /// disk.
     pub async fn is_held(&self, key: &CacheKey) -> bool {
         let Some(entry) = self.load(key).await else { return false };
-        let in_memory = self.budget.memory.holds().keeps(key.hash(), entry.weight());
-        let in_log = self.tier.holds.keeps(key.hash(), logged_bytes(&entry));
+        let in_memory = self.budget.memory.holds().keeps(&entry, entry.weight());
+        let in_log = self.tier.holds.keeps(&entry, logged_bytes(&entry));
         match (self.tier.is_persistent(), entry.is_mapped()) {
             (true, _) => in_log,
             (false, true) => in_log && in_memory,
@@ -95,5 +117,10 @@ impl Store {
 
 /// About what an entry takes in the log.
 pub(super) fn logged_bytes(entry: &Entry) -> u64 {
-    entry.variants().iter().map(|object| object.head.weight() + object.body.len()).sum()
+    let encodings = |object: &Object| -> u64 {
+        let kept = object.encodings.iter().flat_map(|encodings| encodings.all());
+        kept.map(|encoded| encoded.body.len()).sum()
+    };
+    let of = |object: &Arc<Object>| object.head.weight() + object.body.len() + encodings(object);
+    entry.variants().iter().map(of).sum()
 }

@@ -1,8 +1,8 @@
 //! A herd: thousands of clients on one cold URL cost its origin one request.
 //!
 //! A thousand clients, which is quick. `LARDER_HERD_CLIENTS=10000`, with `--nocapture`, shows how much longer they take on a
-//! cold URL than on one that is stored; `benches/README.md` has the figures of an optimised program. The limit on open
-//! files must leave room for so many in this process and in the node.
+//! cold URL than on one that is stored, in `LARDER_HERD_ROUNDS` pairs; `benches/README.md` has the figures of an optimised
+//! program. The limit on open files must leave room for so many in this process and in the node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,12 @@ use crate::support::{heavy, pattern};
 const ORIGIN_TAKES: Duration = Duration::from_millis(500);
 const BODY_BYTES: usize = 1024 * 1024;
 
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
 fn clients() -> usize {
-    let clients =
-        std::env::var("LARDER_HERD_CLIENTS").ok().and_then(|value| value.parse().ok()).unwrap_or(1000);
+    let clients = setting("LARDER_HERD_CLIENTS", 1000);
     let limit = open_files_limit();
     assert!(clients + 1000 <= limit, "{clients} clients need as many open files: the limit is {limit}");
     clients
@@ -41,10 +44,13 @@ fn herd_on_a_cold_url(protocol: Protocol) {
     let _alone = heavy();
     let (clients, (origin, body)) = (clients(), slow_origin(FRESH));
     let node = start(&origin);
-    let took = rounds(protocol, clients, node.http(), &["/a", "/a", "/a"], &body);
-    let [cold, _, hit] = took[..] else { panic!("three rounds") };
-    println!("{clients} clients, {protocol:?}: cold {cold:.2?}, stored {hit:.2?}");
-    assert_eq!(origin.count("/a"), 1);
+    let urls: Vec<String> = (0..setting("LARDER_HERD_ROUNDS", 1)).map(|n| format!("/{n}")).collect();
+    let targets: Vec<&str> = urls.iter().flat_map(|url| [url.as_str(); 2]).collect();
+    let rounds = rounds(protocol, clients, &node, &targets, &body);
+    for (url, pair) in urls.iter().zip(rounds.chunks(2)) {
+        println!("{clients} clients, {protocol:?}: cold {}, stored {}", pair[0], pair[1]);
+        assert_eq!(origin.count(url), 1);
+    }
     node.assert_no_panic();
 }
 

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::node::{Node, node};
-use crate::support::origin::{FRESH, Origin, respond};
+use crate::support::origin::{FRESH, Origin, Step, respond};
 use crate::support::request::{get, head};
+use crate::support::{Gate, OpenOnDrop, eventually};
 
 const KEYS: usize = 100;
 const CLIENTS: usize = 16;
@@ -87,6 +87,64 @@ fn an_origin_that_fails_is_asked_for_a_url_once_a_second() {
     assert!(asked >= 1 && asked as u64 <= bound, "{asked} requests, at most {bound}");
     origin.fixed("/0", 200, FRESH, "back");
     eventually("the new answer is served", || client.exchange(&get("/0")).text() == "back");
+}
+
+#[test]
+fn an_origin_that_hangs_is_waited_for_no_more_than_half_of_the_time() {
+    let origin = Origin::start();
+    origin.on("/0", |_| respond(200, &[("Cache-Control", "max-age=1")], "old"));
+    let node = node(&origin).origin("first_byte_timeout = \"2500ms\"").start();
+    node.get("/0").assert_status(200);
+    std::thread::sleep(Duration::from_millis(1100));
+    let gate = Gate::new();
+    let _open = OpenOnDrop(gate.clone());
+    origin.on("/0", move |_| vec![Step::Wait(gate.clone())]);
+    // Who asks first waits for it, and everybody after that for nothing.
+    node.get("/0").assert_status(200).assert_body("old");
+    let asked = origin.begun("/0");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1800) {
+        node.get("/0").assert_status(200).assert_body("old");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(origin.begun("/0"), asked, "it is left alone");
+}
+
+#[test]
+fn what_is_stale_stands_in_where_the_queue_is_full() {
+    let origin = Origin::start();
+    origin.on("/*", |seen| respond(200, &[("Cache-Control", "max-age=1")], &seen.target));
+    let node = node(&origin).origin("max_connections = 1\nqueue = 1\nqueue_timeout = \"30s\"").start();
+    for path in ["/a", "/b"] {
+        node.get(path).assert_status(200);
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    let gate = Gate::new();
+    let _open = OpenOnDrop(gate.clone());
+    let held = gate.clone();
+    origin.on("/held*", move |_| [vec![Step::Wait(held.clone())], respond(200, FRESH, "late")].concat());
+    let mut waiting: Vec<Client> = ["/held/1", "/held/2"]
+        .into_iter()
+        .map(|path| {
+            let mut client = Client::connect(node.http());
+            client.send(&get(path).bytes());
+            client
+        })
+        .collect();
+    node.await_metric("larder_origin_queue", 1.0);
+    for path in ["/a", "/b", "/a"] {
+        let covered = node.get(path);
+        covered.assert_status(200).assert_body(path);
+        let detail = covered.cache_parameter("detail").unwrap_or_default();
+        assert!(detail.contains("stale-if-error"), "{:?}", covered.fields);
+    }
+    let shed = node.get("/new");
+    shed.assert_status(503).assert_own_error();
+    assert_eq!(shed.field("retry-after"), Some("1"));
+    gate.open();
+    for client in &mut waiting {
+        client.response("GET").assert_status(200).assert_body("late");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::net::TcpStream;
 
 use crate::support::client::Client;
-use crate::support::node::node;
+use crate::support::node::{Node, node};
 use crate::support::origin::{FRESH, Origin, Step, respond};
 use crate::support::process::open_files_limit;
 use crate::support::request::get;
@@ -30,12 +30,23 @@ fn slow_client(address: std::net::SocketAddr) -> Client {
     Client::on(TcpStream::from(socket)).expect("a client")
 }
 
+/// Why the node ended connections.
+fn ends(node: &Node) -> String {
+    let metrics = node.admin_get("/metrics").text();
+    metrics
+        .lines()
+        .filter(|line| line.contains("ended") || line.contains("disk"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 #[test]
 fn slow_clients_of_a_fill_do_not_hold_its_bytes_in_memory() {
     let _alone = heavy();
     let (clients, length) = (setting("LARDER_SLOW_CLIENTS", 100), setting("LARDER_SLOW_BYTES", 100 << 20));
     assert!(clients + 1000 <= open_files_limit(), "{clients} clients need as many open files");
     let stage = length / STAGES;
+    let length = stage * STAGES;
     let (origin, block) = (Origin::start(), vec![b'x'; stage]);
     let gates: Vec<Gate> = (0..STAGES).map(|_| Gate::new()).collect();
     let _open: Vec<OpenOnDrop> = gates.iter().cloned().map(OpenOnDrop).collect();
@@ -74,7 +85,8 @@ fn slow_clients_of_a_fill_do_not_hold_its_bytes_in_memory() {
         read.clear();
         for client in &mut slow {
             // Each is somewhere else.
-            assert!(client.take(1 + stage_number * 1000, &mut read).expect("a little"));
+            let taken = client.take(1 + stage_number * 1000, &mut read).expect("a little");
+            assert!(taken, "a connection ended in stage {stage_number}: {}", ends(&node));
             read.clear();
         }
         peak = peak.max(node.rss_anon_kib());

@@ -17,19 +17,19 @@ use crate::support::request::{get, request};
 use crate::support::response::Response;
 use crate::support::{Gate, OpenOnDrop, eventually, holds_within};
 
-const HOST: &str = "http://test.example";
-const ENCODED: &[(&str, &str)] = &[FRESH[0], ("Vary", "Accept-Encoding")];
+pub(super) const HOST: &str = "http://test.example";
+pub(super) const ENCODED: &[(&str, &str)] = &[FRESH[0], ("Vary", "Accept-Encoding")];
 
 fn ask_as(node: &Node, token: &str, method: &str, target: &str, body: &str) -> Response {
     node.ask_admin(&request(method, target).with("Authorization", format!("Bearer {token}")).body(body))
 }
 
-fn ask(node: &Node, method: &str, target: &str, body: &str) -> Response {
+pub(super) fn ask(node: &Node, method: &str, target: &str, body: &str) -> Response {
     ask_as(node, &node.token(), method, target, body)
 }
 
 #[track_caller]
-fn start(node: &Node, order: &Value) -> String {
+pub(super) fn start(node: &Node, order: &Value) -> String {
     let answer = ask(node, "POST", "/v1/warmups", &order.to_string());
     answer.assert_status(202);
     let id = answer.json()["id"].as_str().expect("an id").to_owned();
@@ -38,14 +38,14 @@ fn start(node: &Node, order: &Value) -> String {
 }
 
 #[track_caller]
-fn job(node: &Node, id: &str) -> Value {
+pub(super) fn job(node: &Node, id: &str) -> Value {
     let answer = node.admin_get(&format!("/v1/warmups/{id}"));
     answer.assert_status(200);
     answer.json()
 }
 
 #[track_caller]
-fn finished(node: &Node, id: &str) -> Value {
+pub(super) fn finished(node: &Node, id: &str) -> Value {
     let mut last = Value::Null;
     let limit = Duration::from_secs(120);
     assert!(
@@ -59,19 +59,19 @@ fn finished(node: &Node, id: &str) -> Value {
 }
 
 #[track_caller]
-fn warm(node: &Node, order: &Value) -> Value {
+pub(super) fn warm(node: &Node, order: &Value) -> Value {
     finished(node, &start(node, order))
 }
 
 #[track_caller]
-fn rows(node: &Node, id: &str, filter: &str) -> Vec<Value> {
+pub(super) fn rows(node: &Node, id: &str, filter: &str) -> Vec<Value> {
     let answer = node.admin_get(&format!("/v1/warmups/{id}/urls?{filter}"));
     answer.assert_status(200);
     answer.json()["items"].as_array().expect("items").clone()
 }
 
 /// Every path answers with these fields and the encoding that it was asked in.
-fn encoding_origin(fields: &'static [(&'static str, &'static str)]) -> Origin {
+pub(super) fn encoding_origin(fields: &'static [(&'static str, &'static str)]) -> Origin {
     let origin = Origin::start();
     origin.on("/*", move |seen| {
         let encoding = seen.joined("accept-encoding");
@@ -84,12 +84,12 @@ fn encoding_origin(fields: &'static [(&'static str, &'static str)]) -> Origin {
     origin
 }
 
-fn urls(count: usize) -> Vec<String> {
+pub(super) fn urls(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{HOST}/p/{n}")).collect()
 }
 
 #[track_caller]
-fn assert_all_hit(node: &Node, count: usize, encodings: &[&str]) {
+pub(super) fn assert_all_hit(node: &Node, count: usize, encodings: &[&str]) {
     for n in 0..count {
         for encoding in encodings {
             let target = format!("/p/{n}");

@@ -1,7 +1,11 @@
 //! `larder warm` as a person or a script uses it.
 
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Command, Output, Stdio};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use serde_json::Value;
 
@@ -120,4 +124,49 @@ fn wrong_use_is_told_from_wrong_urls() {
     }
     let help = out(&run(&["warm", "--help"]));
     assert!(help.contains("Examples:") && help.contains("--sitemap"), "{help}");
+}
+
+/// A terminal: the side that a person looks at, and the program's.
+fn terminal() -> (File, OwnedFd) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(person.as_fd()).and_then(|()| unlockpt(person.as_fd())).expect("its other side");
+    let name = ptsname(person.as_fd(), Vec::new()).expect("its name").into_string().expect("UTF-8");
+    let program = OpenOptions::new().read(true).write(true).open(name).expect("its other side");
+    (File::from(person), program.into())
+}
+
+#[test]
+fn a_terminal_sees_a_bar_that_grows_and_then_the_line() {
+    let origin = origin();
+    let node = node(&origin).start();
+    let urls: Vec<String> = (0..30).map(|n| format!("{HOST}/{n}")).collect();
+    let (mut person, program) = terminal();
+    let mut child = Command::new(binary())
+        .args(["warm", "--wait", "--encodings", "br", "--rate", "10"])
+        .args(["--node", &format!("http://{}", node.admin()), "--token-file"])
+        .arg(node.token_file())
+        .args(&urls)
+        .env("TERM", "xterm")
+        .stdout(Stdio::piped())
+        .stderr(program)
+        .spawn()
+        .expect("the program starts");
+    // Until the program has ended, and with it its side of the terminal.
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(count @ 1..) = person.read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    let mut line = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut line).expect("UTF-8");
+    assert!(child.wait().expect("its end").success());
+    let seen = String::from_utf8_lossy(&seen);
+    let mut counts: Vec<u32> = seen
+        .split("/30 URLs")
+        .filter_map(|before| before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+        .collect();
+    counts.dedup();
+    assert!(counts.len() >= 3 && counts.is_sorted(), "{counts:?} in {seen:?}");
+    assert!(seen.contains('\u{2588}') && seen.contains("failed") && seen.contains("s left"), "{seen:?}");
+    assert!(line.starts_with("done: 30 of 30 URLs: "), "{line:?}");
+    assert!(!line.contains('\u{1b}'), "{line:?}");
 }

@@ -1,6 +1,7 @@
 //! Thousands of clients at once, on two threads: each asks for one thing and compares every byte as it comes.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::PATIENCE;
 use super::client::find;
+use super::node::Node;
 use super::request::HOST;
 
 const THREADS: usize = 2;
@@ -29,20 +31,35 @@ pub enum Protocol {
     Http2,
 }
 
-/// Sends one round of requests for each target, every client once; returns how long each round took. Connections are open
+/// What a round took: until the last client had its body, and of the node's CPU time.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    pub took: Duration,
+    pub cpu: Duration,
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2?} (CPU time {:.2?})", self.took, self.cpu)
+    }
+}
+
+/// Sends one round of requests for each target, every client once; returns what each round took. Connections are open
 /// before the first round. Every client must get 200 and exactly this body.
 pub fn rounds(
     protocol: Protocol,
     clients: usize,
-    address: SocketAddr,
+    node: &Node,
     targets: &[&str],
     body: &Arc<Vec<u8>>,
-) -> Vec<Duration> {
+) -> Vec<Round> {
+    let address = node.http();
     let connections = match protocol {
         Protocol::Http1 => clients,
         Protocol::Http2 => clients.div_ceil(STREAMS),
     };
-    let barrier = Barrier::new(THREADS);
+    // One more to look at the node's clock between two rounds.
+    let barrier = Barrier::new(THREADS + 1);
     let shares =
         (0..THREADS).map(|thread| connections / THREADS + usize::from(thread < connections % THREADS));
     std::thread::scope(|scope| {
@@ -56,9 +73,19 @@ pub fn rounds(
                 })
             })
             .collect();
+        let mut clocks: Vec<Duration> = targets.iter().map(|_| at_barrier(&barrier, node)).collect();
         let took = threads.into_iter().map(|thread| thread.join().expect("every client was served"));
-        took.reduce(|a, b| a.into_iter().zip(b).map(|(a, b)| a.max(b)).collect()).unwrap_or_default()
+        let took =
+            took.reduce(|a, b| a.into_iter().zip(b).map(|(a, b)| a.max(b)).collect()).unwrap_or_default();
+        clocks.push(node.cpu_time());
+        let used = clocks.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+        took.into_iter().zip(used).map(|(took, cpu)| Round { took, cpu }).collect()
     })
+}
+
+fn at_barrier(barrier: &Barrier, node: &Node) -> Duration {
+    barrier.wait();
+    node.cpu_time()
 }
 
 async fn run(

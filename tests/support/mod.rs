@@ -3,6 +3,7 @@
 //! Nothing here knows how the program works inside; it speaks to it by sockets, files, signals and its log.
 
 pub mod client;
+pub mod codec;
 pub mod date;
 pub mod herd;
 pub mod http2;

@@ -172,6 +172,11 @@ fn holdings() -> Value {
             "size": { "type": "integer", "description": "Bytes of the body" },
             "content_type": text(),
             "content_encoding": text(),
+            "encodings": {
+                "type": "array",
+                "description": "What is kept of it in other codings: coding and bytes",
+                "items": { "type": "array", "items": { "type": ["string", "integer"] } },
+            },
             "etag": text(),
             "last_modified": text(),
             "vary": strings("Fields that select it"),

@@ -199,7 +199,7 @@ pub(in super::super) async fn urls(
     Ok(Json(json!({ "items": rows.items, "next": rows.next.map(|next| next.to_string()) })))
 }
 
-/// `DELETE /v1/warmups/{id}`: cancels it. What is stored by then stays.
+/// `DELETE /v1/warmups/{id}`: cancels it. What is stored by then stays, and is held no longer.
 pub(in super::super) async fn cancel(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,

@@ -171,11 +171,20 @@ impl Job {
         Some((spec.urls.get(url)?, spec.encodings.get(encoding)?, spec.headers.get(headers)?))
     }
 
-    /// Until when what it stores is held.
+    /// Until when what it stores is held; `None`: it is not, or not any more, since it was cancelled.
     pub(super) fn held_until(&self) -> Option<Millis> {
-        let started = self.progress.lock().started?;
+        let progress = self.progress.lock();
+        let started = progress.started.filter(|_| progress.state != State::Cancelled)?;
+        drop(progress);
         let secs = self.spec.hold_secs?;
         Some(started.saturating_add(secs.saturating_mul(1000) as i64))
+    }
+
+    /// The last purge that was applied when a URL was held; `None`: it is not held yet.
+    pub(super) fn held_as_of(&self, url: usize) -> Option<u64> {
+        let (fold, progress) = (self.spec.fold(), self.progress.lock());
+        let replies = progress.replies.get(url * fold..(url + 1) * fold)?;
+        replies.iter().flatten().filter_map(|reply| reply.held_as_of).max()
     }
 
     /// Takes what is to be written down.
@@ -291,7 +300,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn reply(outcome: Outcome) -> Reply {
-        Reply { outcome, status: 200, attempts: 1, coding: None, bytes: 10, reason: None }
+        Reply { outcome, status: 200, attempts: 1, coding: None, bytes: 10, reason: None, held_as_of: None }
     }
 
     #[test]

@@ -132,8 +132,11 @@ impl Warmups {
     }
 
     /// Ends a job; false: it was over.
-    async fn end(&self, job: &Arc<Job>, by: By) -> bool {
+    async fn end(self: &Arc<Self>, job: &Arc<Job>, by: By) -> bool {
         let is_news = job.end(self.clock.now(), by);
+        if is_news && job.state() == State::Cancelled && job.spec.hold_secs.is_some() {
+            tokio::spawn(self.clone().release(job.spec.seq));
+        }
         if is_news {
             self.write_down(job).await;
             let progress = job.progress.lock();

@@ -117,6 +117,9 @@ pub(super) struct Reply {
     pub(super) bytes: u64,
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<Box<str>>,
+    /// The last purge that was applied when it was held.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub(super) held_as_of: Option<u64>,
 }
 
 impl Reply {
@@ -133,6 +136,7 @@ impl Reply {
             coding: warmed.coding.map(Into::into),
             bytes: warmed.bytes,
             reason: warmed.reason.as_deref().map(shortened),
+            held_as_of: None,
         }
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use http::header;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::job::Job;
 use super::pace::Pace;
 use super::record::{Outcome, Reply, State};
 use super::{MAX_RUNNING, Warmups};
-use crate::edge::{Warm, Warmed};
+use crate::edge::{Hold, Warm, Warmed};
 
 /// How often a request is tried.
 const ATTEMPTS: u8 = 4;
@@ -22,12 +22,16 @@ const BACKOFF: Duration = Duration::from_millis(500);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Between two writes of what happened.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks at what is held.
+const HOLDS_EVERY: Duration = Duration::from_secs(5);
+/// And of the time that a look took, so many times as much.
+const HOLDS_REST: u32 = 20;
 const USER_AGENT: &str = concat!("larder-warm/", env!("CARGO_PKG_VERSION"));
 
 impl Warmups {
     /// Runs the jobs, for as long as the node runs. What an earlier process held is held again first.
     pub async fn run(self: Arc<Self>) {
-        tokio::spawn(self.clone().hold_again());
+        tokio::spawn(self.clone().look_after_holds());
         let mut paused = self.is_paused.subscribe();
         loop {
             if paused.wait_for(|is_paused| !is_paused).await.is_err() {
@@ -136,7 +140,8 @@ impl Warmups {
     async fn request(&self, job: &Job, n: usize, pace: &Pace) -> Reply {
         let mut backoff = BACKOFF;
         for attempt in 1.. {
-            let limited = tokio::time::timeout(REQUEST_TIMEOUT, self.request_once(job, n));
+            let as_of = self.edge.current().last_purge();
+            let limited = tokio::time::timeout(REQUEST_TIMEOUT, self.request_once(job, n, as_of));
             let warmed =
                 limited.await.unwrap_or_else(|_| Warmed::failed("it took longer than an hour", None));
             match warmed.retry_after {
@@ -145,13 +150,16 @@ impl Warmups {
                     backoff *= 2;
                     pace.turn().await;
                 }
-                _ => return Reply::new(warmed, attempt),
+                _ => {
+                    let held_as_of = job.spec.hold_secs.map(|_| as_of);
+                    return Reply { held_as_of, ..Reply::new(warmed, attempt) };
+                }
             }
         }
         Reply::new(Warmed::failed("it was not tried", None), 0)
     }
 
-    async fn request_once(&self, job: &Job, n: usize) -> Warmed {
+    async fn request_once(&self, job: &Job, n: usize, as_of: u64) -> Warmed {
         let Some((url, encoding, fields)) = job.request(n) else {
             return Warmed::failed("there is no such request", None);
         };
@@ -161,7 +169,8 @@ impl Warmups {
         };
         // Held before it is there, so that it is not evicted on its arrival.
         let until = job.held_until();
-        let has_hold = until.is_none_or(|until| self.edge.current().hold(warming.key(), until));
+        let hold = |until| Hold { until, job: job.spec.seq, as_of };
+        let has_hold = until.is_none_or(|until| self.edge.current().hold(warming.key(), hold(until)));
         let mut warmed = self.edge.current().warm(&warming, job.spec.refresh).await;
         if until.is_some()
             && matches!(warmed.outcome, Warm::Stored | Warm::Fresh)
@@ -172,15 +181,39 @@ impl Warmups {
         warmed
     }
 
-    /// Holds what was held before the process started.
-    async fn hold_again(self: Arc<Self>) {
-        let jobs = self.list(None);
-        for job in jobs {
+    /// Holds what was held before the process started; and looks at all that is held when there were purges, since what
+    /// they hit is to be held no longer, and nobody else may come upon it.
+    async fn look_after_holds(self: Arc<Self>) {
+        let mut looked_at = None;
+        loop {
+            let (last, began) = (Some(self.edge.current().last_purge()), Instant::now());
+            if looked_at != last {
+                self.hold_again(true).await;
+                looked_at = last;
+            }
+            // However much is held and however often something is purged, most of the time nothing is looked at.
+            sleep(HOLDS_EVERY.max(began.elapsed() * HOLDS_REST)).await;
+        }
+    }
+
+    /// Ends what a job holds, and no other one does.
+    pub(super) async fn release(self: Arc<Self>, job: u64) {
+        self.edge.current().disown(job);
+        self.hold_again(false).await;
+        self.edge.current().release_disowned();
+    }
+
+    /// Holds what jobs hold, each URL as when it was held first; and has the store look at it, which charges the hold.
+    async fn hold_again(&self, is_looked_at: bool) {
+        for job in self.list(None) {
             let Some(until) = job.held_until().filter(|until| self.now() < *until) else { continue };
-            for n in (0..job.spec.urls.len() * job.spec.fold()).step_by(job.spec.fold()) {
-                let Some((url, encoding, fields)) = job.request(n) else { continue };
+            for index in 0..job.spec.urls.len() {
+                let Some((url, encoding, fields)) = job.request(index * job.spec.fold()) else { continue };
+                let as_of = job.held_as_of(index).unwrap_or_else(|| self.edge.current().last_purge());
+                let hold = Hold { until, job: job.spec.seq, as_of };
                 if let Ok(warming) = self.edge.current().warming(url, fields_of(encoding, fields))
-                    && self.edge.current().hold(warming.key(), until)
+                    && self.edge.current().hold(warming.key(), hold)
+                    && is_looked_at
                 {
                     self.edge.current().is_held(warming.key()).await;
                 }

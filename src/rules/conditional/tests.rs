@@ -75,11 +75,21 @@ fn unsafe_methods_fail_where_safe_ones_are_not_modified() {
 #[test]
 fn derived_tags_name_the_content_but_not_the_bytes() {
     let etag = HeaderValue::from_static(r#""a""#);
-    let outcome =
-        |lines: &[_]| evaluate_derived(&Method::GET, &request(lines), &with(&etag), &[br#""a-br""#], NOW);
-    assert_eq!(outcome(&[(IF_NONE_MATCH, r#""a-br""#)]), Outcome::NotModified);
-    assert_eq!(outcome(&[(IF_NONE_MATCH, r#""a""#)]), Outcome::NotModified);
-    assert_eq!(outcome(&[(IF_MATCH, r#""a-br""#)]), Outcome::PreconditionFailed);
+    let brotli = HeaderValue::from_static(r#""a-br-0123abcd""#);
+    let outcome = |lines: &[_], own: &HeaderValue| {
+        evaluate_derived(&Method::GET, &request(lines), &with(own), Some(&etag), NOW)
+    };
+    for own in [&etag, &brotli] {
+        for tag in [r#""a""#, r#""a-br-0123abcd""#, r#""a-gzip-89898989""#, r#"W/"a""#] {
+            assert_eq!(outcome(&[(IF_NONE_MATCH, tag)], own), Outcome::NotModified, "{tag}");
+        }
+        for tag in [r#""a-br""#, r#""b-br-0123abcd""#, r#""a-br-0123abcx""#] {
+            assert_eq!(outcome(&[(IF_NONE_MATCH, tag)], own), Outcome::Proceed, "{tag}");
+        }
+    }
+    assert_eq!(outcome(&[(IF_MATCH, r#""a-br-0123abcd""#)], &etag), Outcome::PreconditionFailed);
+    assert_eq!(outcome(&[(IF_MATCH, r#""a""#)], &brotli), Outcome::PreconditionFailed);
+    assert_eq!(outcome(&[(IF_MATCH, r#""a-br-0123abcd""#)], &brotli), Outcome::Proceed);
 }
 
 #[test]

@@ -6,8 +6,7 @@
 //! writes, ahead of the need.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -16,7 +15,7 @@ use super::format::{self, FLAG_MUST_REVALIDATE, Frame, Kind};
 use super::health::Mode;
 use super::index::Found;
 use super::log::{NotWritten, Writer};
-use super::meta::{Meta, OWN, PartMeta};
+use super::meta::{Meta, OWN, PartMeta, VariantMeta};
 use super::segment::Segment;
 use crate::object::{Place, Sum};
 use crate::rules::key::KeyHash;
@@ -34,35 +33,19 @@ const INLINE_BYTES: u32 = 64 * 1024;
 /// A segment with less than this share of live bytes goes before older ones.
 const DEAD_DIVISOR: u64 = 64;
 
-type Compare = Box<dyn Fn(&str, &[Box<str>], u64) -> Option<u64> + Send + Sync>;
-
-/// How what is written again is compared with purges; not at all, until that is said.
-#[derive(Default)]
-pub(super) struct Comparison(OnceLock<Compare>);
-
-impl fmt::Debug for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Comparison")
-    }
-}
-
 impl Tier {
-    /// See `Store::let_compare`.
-    pub(crate) fn let_compare(&self, compare: Compare) {
-        let _ = self.comparison.0.set(compare);
-    }
-}
-
-impl Comparison {
-    /// Notes of each variant what it outlived; false: all are purged.
-    fn renew(&self, meta: &mut Meta<'_>) -> bool {
-        let Some(compare) = self.0.get() else { return true };
-        let mut is_any_left = false;
+    /// Notes of each variant what it outlived; false: all are purged, and not held any more.
+    fn renew(&self, key: KeyHash, meta: &mut Meta<'_>) -> bool {
+        let (mut is_any_left, mut all_tags) = (false, Vec::new());
         for variant in &mut meta.variants {
             let tags: Vec<Box<str>> = variant.tags().iter().map(|tag| Box::from(*tag)).collect();
-            if let Some(as_of) = compare(meta.key, &tags, variant.as_of) {
+            if let Some(as_of) = self.comparison.outlived(meta.key, &tags, variant.as_of) {
                 (variant.as_of, is_any_left) = (as_of, true);
             }
+            all_tags.push(tags);
+        }
+        if !is_any_left {
+            self.holds.end_of_purged(key, meta.key, all_tags.iter().map(Vec::as_slice));
         }
         is_any_left
     }
@@ -168,7 +151,7 @@ impl Writer {
     /// Has a key decided on again that was put while its segment is on its way out.
     pub(super) fn evict_once_more(&mut self, entry: &Entry) {
         let Some(eviction) = &mut self.eviction else { return };
-        let mut parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        let mut parts = entry.variants().iter().flat_map(|object| object.parts());
         if parts.any(|part| part.place().0 == eviction.segment.id) {
             eviction.keys.push((1, entry.key().hash()));
         }
@@ -176,7 +159,7 @@ impl Writer {
 
     /// Of what memory holds, forgets what left the store before it could be written: nobody else will.
     pub(super) fn forget_dead_parts(&self, entry: &Entry) {
-        let parts = entry.variants().iter().flat_map(|object| object.body.parts());
+        let parts = entry.variants().iter().flat_map(|object| object.parts());
         let dead = parts.filter(|part| !part.pages().is_live()).map(|part| part.place().0);
         let dead: BTreeSet<u32> = dead.collect();
         for segment in dead {
@@ -278,7 +261,7 @@ impl Writer {
         let frame = Frame::decode(&bytes, record.id, found.location.offset).ok()?;
         let is_here = found.location.slot == from.slot();
         let meta = Meta::decode(meta_bytes(&frame, &bytes)?).ok().filter(|_| frame.key == key)?;
-        let parts = meta.variants.iter().flat_map(|variant| &variant.parts);
+        let parts = meta.variants.iter().flat_map(VariantMeta::all_parts);
         let parts = parts.filter(|part| part.segment() == from.id);
         let elsewhere: u64 = parts.map(|part| format::frame_length(u64::from(part.place().length))).sum();
         if !is_here && elsewhere == 0 {
@@ -298,12 +281,12 @@ impl Writer {
         }
         let body_at = at + format::HEADER_BYTES as u32 + frame.meta_bytes;
         let mut meta = Meta::decode(meta)?;
-        if !self.tier.comparison.renew(&mut meta) {
+        if !self.tier.renew(key, &mut meta) {
             return Err(NotWritten);
         }
         let (mut inline, mut inline_bytes, mut written) = (Vec::new(), 0_u32, 0);
         for variant in &mut meta.variants {
-            for part in &mut variant.parts {
+            for part in variant.all_parts_mut() {
                 let mut place = part.place();
                 let mut segment = part.segment();
                 if segment == OWN {

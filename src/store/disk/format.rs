@@ -34,7 +34,7 @@ use crate::object::Sum;
 use crate::rules::key::KeyHash;
 
 /// What this version writes, and the only one it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Everything begins at a multiple of this.
 pub(super) const ALIGN: u64 = 64;
 /// Of a segment, a frame, and a trailer.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::log::{NotWritten, Op, Writer};
+use super::log::{NotWritten, Writer};
+use super::ops::Op;
 use super::segment::{Origin, Segment};
 use super::{Tier, format};
 

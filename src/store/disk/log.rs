@@ -10,77 +10,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::append::Active;
 use super::evict::Eviction;
 use super::format::{self, FLAG_MUST_REVALIDATE, Frame, HEADER_BYTES, Kind};
 use super::health::{Fault, Mode};
 use super::index::Found;
-use super::meta::{Meta, OWN, PartMeta, VariantMeta};
+use super::inline::{Inline, Owner};
+use super::meta::{EncodingMeta, Meta, OWN, PartMeta, VariantMeta};
+use super::ops::Op;
 use super::segment::Segment;
 use super::{Tier, format::Bad};
-use crate::object::{Growing, Lost, Object, Part, Place, Sum};
+use crate::object::{Body, Growing, Object, Part, Place, Sum};
 use crate::rules::key::KeyHash;
 use crate::store::Entry;
 use crate::store::warm::logged_bytes;
 
 /// Between two looks at the segments.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// What the writer is asked to do.
-#[derive(Debug)]
-pub(super) enum Op {
-    /// Write an entry; it is what stands under its key from now on.
-    Put {
-        entry: Arc<Entry>,
-        replaces: Option<Arc<Entry>>,
-        number: u64,
-        permit: Option<OwnedSemaphorePermit>,
-    },
-    /// Write the next part of a body.
-    Part {
-        growing: Unwritten,
-        chunks: Vec<Bytes>,
-        permit: OwnedSemaphorePermit,
-    },
-    /// The key is not stored any more.
-    Remove {
-        key: KeyHash,
-        number: u64,
-    },
-    /// The key is to be revalidated before its next use.
-    MustRevalidate(KeyHash),
-    /// What the key has in that segment can't be read.
-    Lost {
-        key: KeyHash,
-        segment: u32,
-        told: Option<oneshot::Sender<Result<(), Lost>>>,
-    },
-    /// Seal what is open and say so; nothing is written afterwards.
-    Close(oneshot::Sender<()>),
-    /// Seal what is open, write nothing until the other, and say so.
-    Pause(oneshot::Sender<()>),
-    Resume(oneshot::Sender<std::io::Result<()>>),
-}
-
-/// A body whose next part is to be written; it fails when that is dropped, whoever drops it.
-#[derive(Debug)]
-pub(super) struct Unwritten(Option<Arc<Growing>>);
-
-impl Unwritten {
-    pub(super) fn new(growing: &Arc<Growing>) -> Self {
-        Self(Some(growing.clone()))
-    }
-}
-
-impl Drop for Unwritten {
-    fn drop(&mut self) {
-        if let Some(growing) = &self.0 {
-            growing.fail();
-        }
-    }
-}
 
 /// A frame could not be written; what it was for is not stored.
 #[derive(Debug)]
@@ -226,8 +173,14 @@ impl Writer {
         let mut inline = Inline::default();
         let mut variants = Vec::with_capacity(objects.len());
         for (object, fields) in objects.iter().zip(&fields) {
-            let Some(parts) = self.parts_of(object, &mut inline) else { continue };
-            let mut variant = VariantMeta::new(&object.head, fields, parts);
+            let owner = Owner::Object((*object).clone());
+            let Some(parts) = self.parts_of(&object.body, owner, &mut inline) else { continue };
+            let encodings = object.encodings.as_deref().map_or_else(Vec::new, |encodings| {
+                EncodingMeta::of(encodings, |encoded| {
+                    self.parts_of(&encoded.body, Owner::Encoded(encoded.clone()), &mut inline)
+                })
+            });
+            let mut variant = VariantMeta::new(&object.head, fields, parts, encodings);
             variant.as_of = object.as_of();
             variant.must_revalidate = object.is_invalidated();
             variant.last_used = object.last_used_ms();
@@ -239,31 +192,31 @@ impl Writer {
         let meta = Meta { key: entry.key().canonical(), variants };
         let (segment, body_at) = self.response(entry.key().hash(), &meta, &inline.pieces, 0)?;
         self.earn(u64::from(inline.length));
-        for (object, place) in inline.owners {
-            object.set_inline(segment, Place { offset: body_at + place.offset, ..place });
+        for (owner, place) in inline.owners {
+            owner.set_inline(segment, Place { offset: body_at + place.offset, ..place });
         }
         self.account_for_replaced(entry, replaces);
-        self.tier.holds.keeps(entry.key().hash(), logged_bytes(entry));
+        self.tier.holds.keeps(entry, logged_bytes(entry));
         self.evict_once_more(entry);
         Ok(())
     }
 
-    /// Where a variant's body is, or will be; `None`: a part of it is gone.
-    fn parts_of(&self, object: &Arc<Object>, inline: &mut Inline) -> Option<Vec<PartMeta>> {
-        let parts = object.body.parts();
+    /// Where a body is, or will be; `None`: a part of it is gone.
+    fn parts_of(&self, body: &Body, owner: Owner, inline: &mut Inline) -> Option<Vec<PartMeta>> {
+        let parts = body.parts();
         if !parts.is_empty() {
             let is_there = parts.iter().all(|part| part.pages().is_live());
             let places = parts.iter().map(|part| part.place()).map(|(id, place)| PartMeta::new(id, place));
             return is_there.then(|| places.collect());
         }
-        if object.body.is_empty() {
+        if body.is_empty() {
             return Some(Vec::new());
         }
-        match object.inline() {
+        match owner.inline() {
             Some((id, place)) if self.tier.table.get(id).is_some() => Some(vec![PartMeta::new(id, place)]),
             _ => {
-                let place = inline.add(object.body.chunks());
-                inline.owners.push((object.clone(), place));
+                let place = inline.add(body.chunks());
+                inline.owners.push((owner, place));
                 Some(vec![PartMeta::new(OWN, place)])
             }
         }
@@ -352,9 +305,8 @@ impl Writer {
             entry.variants().iter().any(|v| v.body.parts().first().is_some_and(|p| Arc::ptr_eq(p, part)))
         };
         for object in old.variants() {
-            let parts = object.body.parts();
-            if parts.first().is_some_and(|first| !is_kept(first)) {
-                for part in parts {
+            if object.body.parts().first().is_some_and(|first| !is_kept(first)) {
+                for part in object.parts() {
                     let (id, place) = part.place();
                     if let Some(segment) = self.tier.table.get(id) {
                         segment.account(-(format::frame_length(u64::from(place.length)) as i64));
@@ -392,29 +344,5 @@ impl Writer {
     /// The segment that is written to.
     pub(super) fn active_id(&self) -> Option<u32> {
         self.active.as_ref().map(|active| active.segment.id)
-    }
-}
-
-/// Bodies that a frame carries itself.
-#[derive(Default)]
-struct Inline {
-    pieces: Vec<Bytes>,
-    length: u32,
-    owners: Vec<(Arc<Object>, Place)>,
-}
-
-impl Inline {
-    /// Adds a body; gives its place from the begin of the frame's body.
-    fn add(&mut self, chunks: &[Bytes]) -> Place {
-        let mut hasher = blake3::Hasher::new();
-        let offset = self.length;
-        for chunk in chunks {
-            hasher.update(chunk);
-            self.length += chunk.len() as u32;
-            self.pieces.push(chunk.clone());
-        }
-        let mut sum = Sum::default();
-        sum.0.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Place { offset, length: self.length - offset, sum }
     }
 }

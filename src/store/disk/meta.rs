@@ -3,11 +3,15 @@
 //! The whole entry of a key is one frame: the newest frame of a key is all that is to know of it, and
 //! a change of one variant writes the small heads of all of them again, never their bodies.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::format::Bad;
-use crate::object::{Head, Place, Sum};
+use crate::object::{Encoded, Encodings, Head, Made, Place, Sum};
+use crate::rules::dictionary::DictionaryHash;
+use crate::rules::encoding::Coding;
 use crate::rules::freshness::{Freshness, SOURCES};
 use crate::rules::key::CacheKey;
 use crate::rules::time::Millis;
@@ -44,9 +48,62 @@ pub(super) struct VariantMeta<'a> {
     tags: Vec<&'a str>,
     pub(super) as_of: u64,
     pub(super) version: u64,
+    generation: u64,
+    /// The number of the coding that the origin sent it in, where clients choose.
+    negotiated: Option<u8>,
     pub(super) must_revalidate: bool,
     pub(super) last_used: i64,
     pub(super) parts: Vec<PartMeta>,
+    pub(super) encodings: Vec<EncodingMeta>,
+}
+
+/// What is known of an encoding. Without parts: it is not worth to be made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct EncodingMeta {
+    coding: u8,
+    /// The SHA-256 of what it is encoded against.
+    dictionary: Option<[u8; 32]>,
+    pub(super) sum: [u8; 4],
+    pub(super) is_best: bool,
+    pub(super) parts: Vec<PartMeta>,
+}
+
+impl EncodingMeta {
+    /// What is known of a coding that is not worth to be made.
+    fn not_worth(coding: Coding, dictionary: Option<DictionaryHash>) -> Self {
+        let dictionary = dictionary.map(|hash| hash.0);
+        Self { coding: coding as u8, dictionary, sum: [0; 4], is_best: false, parts: Vec::new() }
+    }
+
+    pub(super) fn dictionary(&self) -> Option<DictionaryHash> {
+        self.dictionary.map(DictionaryHash)
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.place().length)).sum()
+    }
+
+    pub(super) fn coding(&self) -> Option<Coding> {
+        Coding::ALL.get(usize::from(self.coding)).copied()
+    }
+
+    /// Of all encodings of an object, whose parts are where `place` says; what has left the store is left out.
+    pub(super) fn of(
+        encodings: &Encodings,
+        mut place: impl FnMut(&Arc<Encoded>) -> Option<Vec<PartMeta>>,
+    ) -> Vec<Self> {
+        let plain = Coding::PLAIN.into_iter();
+        let plain = plain.filter_map(|coding| Some((coding, None, encodings.made(coding)?)));
+        let deltas = encodings.deltas().map(|delta| (delta.coding, Some(delta.dictionary), &delta.made));
+        let meta = plain.chain(deltas).filter_map(|(coding, dictionary, made)| match made {
+            Made::NotWorth => Some(Self::not_worth(coding, dictionary)),
+            Made::Kept(encoded) => {
+                let (sum, is_best) = (encoded.sum, encoded.is_best);
+                Some(Self { sum, is_best, parts: place(encoded)?, ..Self::not_worth(coding, dictionary) })
+            }
+        });
+        meta.collect()
+    }
 }
 
 /// A part of a body: segment (or [`OWN`]), offset, length, sum.
@@ -68,8 +125,13 @@ impl PartMeta {
 }
 
 impl<'a> VariantMeta<'a> {
-    /// Of a head; `fields` are its fields without the places held for each answer.
-    pub(super) fn new(head: &'a Head, fields: &'a HeaderMap, parts: Vec<PartMeta>) -> Self {
+    /// Of a head; `fields` are its fields without the places held for each answer, `parts` those of the body.
+    pub(super) fn new(
+        head: &'a Head,
+        fields: &'a HeaderMap,
+        parts: Vec<PartMeta>,
+        encodings: Vec<EncodingMeta>,
+    ) -> Self {
         let freshness = &head.freshness;
         let times = [
             freshness.response_time.0,
@@ -91,10 +153,24 @@ impl<'a> VariantMeta<'a> {
             tags: head.tags.iter().map(AsRef::as_ref).collect(),
             as_of: head.as_of,
             version: head.version,
+            generation: head.generation,
+            negotiated: head.negotiated.map(|negotiated| negotiated.coding as u8),
             must_revalidate: false,
             last_used: 0,
             parts,
+            encodings,
         }
+    }
+
+    /// All parts of its bodies.
+    pub(super) fn all_parts(&self) -> impl Iterator<Item = &PartMeta> {
+        self.parts.iter().chain(self.encodings.iter().flat_map(|encoding| &encoding.parts))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn all_parts_mut(&mut self) -> impl Iterator<Item = &mut PartMeta> {
+        let encoded = self.encodings.iter_mut().flat_map(|encoding| &mut encoding.parts);
+        self.parts.iter_mut().chain(encoded)
     }
 
     /// The names under which it may be purged.
@@ -134,7 +210,10 @@ impl<'a> VariantMeta<'a> {
         let selecting = (VaryRule::new(names(&self.vary)?), VariantKey::from_bytes(self.variant));
         let status = StatusCode::from_u16(self.status).map_err(|_| Bad::Shape)?;
         let mut head = Head::new(key.clone(), status, headers, selecting, freshness);
-        head.version = self.version;
+        (head.version, head.generation) = (self.version, self.generation);
+        if let Some(coding) = self.negotiated {
+            head.negotiate(*Coding::ALL.get(usize::from(coding)).ok_or(Bad::Shape)?);
+        }
         head.as_of = self.as_of;
         head.tags = self.tags.iter().map(|tag| Box::from(*tag)).collect();
         Ok(head)
@@ -183,10 +262,21 @@ mod tests {
         let key = CacheKey::new(Scheme::Https, "a.example", "/x", Some("q"));
         let mut head = Head::new(key.clone(), StatusCode::OK, headers, (vary, variant), freshness);
         head.version = 42;
-        (head.as_of, head.tags) = (7, [Box::from("tag")].into());
+        (head.as_of, head.tags, head.generation) = (7, [Box::from("tag")].into(), 41);
+        head.negotiate(Coding::Identity);
         let fields = head.fields();
         let place = Place { offset: 64, length: 3, sum: Sum::of(b"abc") };
-        let variant = VariantMeta::new(&head, &fields, vec![PartMeta::new(OWN, place)]);
+        let encoding = EncodingMeta {
+            coding: 1,
+            dictionary: None,
+            sum: [9; 4],
+            is_best: true,
+            parts: vec![PartMeta::new(7, place)],
+        };
+        let delta = EncodingMeta::not_worth(Coding::Dcz, Some(DictionaryHash([3; 32])));
+        let encodings = vec![encoding, EncodingMeta::not_worth(Coding::Gzip, None), delta];
+        let variant = VariantMeta::new(&head, &fields, vec![PartMeta::new(OWN, place)], encodings);
+        assert_eq!(variant.all_parts().map(PartMeta::segment).collect::<Vec<_>>(), [OWN, 7]);
         let bytes = Meta { key: key.canonical(), variants: vec![variant] }.encode().unwrap();
         let meta = Meta::decode(&bytes).unwrap();
         assert_eq!(meta.key, "https://a.example/x?q");
@@ -194,7 +284,16 @@ mod tests {
         assert_eq!(again.headers, head.headers);
         assert_eq!(again.freshness, head.freshness);
         assert_eq!((again.vary, again.variant, again.version), (head.vary, head.variant, 42));
-        assert_eq!((again.as_of, again.tags), (7, head.tags));
+        assert_eq!((again.as_of, again.tags, again.generation), (7, head.tags, 41));
+        assert_eq!(again.negotiated, head.negotiated);
+        assert_eq!(again.headers.get_all("vary").iter().count(), 1);
+        let codings = meta.variants[0].encodings.iter().map(|e| (e.coding(), e.is_best, e.parts.len()));
+        assert_eq!(
+            codings.collect::<Vec<_>>(),
+            [(Some(Coding::Br), true, 1), (Some(Coding::Gzip), false, 0), (Some(Coding::Dcz), false, 0)]
+        );
+        let dictionaries = meta.variants[0].encodings.iter().map(EncodingMeta::dictionary);
+        assert_eq!(dictionaries.collect::<Vec<_>>(), [None, None, Some(DictionaryHash([3; 32]))]);
         assert_eq!(meta.variants[0].parts[0].place(), place);
         assert!(Meta::decode(&bytes[..bytes.len() - 1]).is_err());
     }

@@ -25,11 +25,14 @@ mod format;
 mod handover;
 mod health;
 mod index;
+mod inline;
 mod io;
 mod limits;
 mod log;
 mod marks;
 mod meta;
+mod ops;
+mod pending;
 mod pool;
 mod position;
 mod read;
@@ -53,6 +56,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::Entry;
 use super::admission::Sketch;
 use super::budget::Budget;
+use super::comparison::Comparison;
 use super::holds::Holds;
 use super::metrics::DiskCounters;
 use super::versions::Versions;
@@ -66,7 +70,9 @@ use health::Health;
 pub use health::Mode;
 use index::Index;
 use limits::Limits;
-use log::{Op, Unwritten, Writer};
+use log::Writer;
+use ops::{Op, Unwritten};
+use pending::Pending;
 pub use position::Position;
 pub use scan::{Held, Order};
 pub use stats::DiskStats;
@@ -101,13 +107,6 @@ pub struct DiskConfig {
     pub admission: Admission,
 }
 
-/// A change that the writer has not made yet.
-#[derive(Clone, Debug)]
-enum Pending {
-    Put(Arc<Entry>),
-    Removed,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tier {
@@ -132,7 +131,7 @@ pub(super) struct Tier {
     pub(super) holds: Holds,
     /// What is admitted in any case.
     pub(super) wants: Wants,
-    comparison: evict::Comparison,
+    pub(super) comparison: Comparison,
     /// What is older than this version is stale: the clock went back while the node was down.
     stale_below: u64,
     /// Held as long as the store is open.
@@ -192,7 +191,7 @@ impl Tier {
             counters: DiskCounters::default(),
             holds,
             wants: Wants::default(),
-            comparison: evict::Comparison::default(),
+            comparison: Comparison::default(),
             stale_below: 0,
             versions,
             lock,
@@ -344,45 +343,6 @@ impl Tier {
     /// Whether what is written outlives the process.
     pub(super) fn is_persistent(&self) -> bool {
         self.shared.disk.is_persistent()
-    }
-
-    /// The entry that is about to be written.
-    pub(super) fn pending_entry(&self, key: KeyHash) -> Option<Arc<Entry>> {
-        match self.pending(key) {
-            Some(Pending::Put(entry)) => Some(entry),
-            Some(Pending::Removed) | None => None,
-        }
-    }
-
-    /// What was said last of a key, while the writer has not done it.
-    fn pending(&self, key: KeyHash) -> Option<Pending> {
-        self.pending.lock().get(&key).map(|(_, pending)| pending.clone())
-    }
-
-    fn is_pending(&self, key: KeyHash) -> bool {
-        self.pending.lock().contains_key(&key)
-    }
-
-    fn note(&self, key: KeyHash, pending: Pending) -> u64 {
-        let mut all = self.pending.lock();
-        let number = self.next_number.fetch_add(1, Relaxed);
-        all.insert(key, (number, pending));
-        number
-    }
-
-    /// Up to which number everything is written.
-    fn written_changes(&self) -> u64 {
-        let pending = self.pending.lock();
-        let oldest = pending.values().map(|(number, _)| *number).min();
-        oldest.unwrap_or_else(|| self.next_number.load(Relaxed))
-    }
-
-    /// The writer has done an operation.
-    fn settled(&self, key: KeyHash, number: u64) {
-        let mut pending = self.pending.lock();
-        if pending.get(&key).is_some_and(|(last, _)| *last == number) {
-            pending.remove(&key);
-        }
     }
 }
 

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::Tier;
 use super::format::{self, Bad, FLAG_MUST_REVALIDATE, Frame};
 use super::health::{Fault, Mode};
 use super::index::Found;
-use super::log::Op;
-use super::meta::{Meta, OWN, PartMeta, VariantMeta};
+use super::meta::{EncodingMeta, Meta, OWN, PartMeta, VariantMeta};
+use super::ops::Op;
+use super::pending::Pending;
 use super::segment::Segment;
-use super::{Pending, Tier};
-use crate::object::{Body, CHUNK_OVERHEAD_BYTES, Object, Part, Place, Sum, charged_chunk};
+use crate::object::{
+    Body, CHUNK_OVERHEAD_BYTES, Delta, Encoded, Encodings, Made, Object, Part, Place, Sum, charged_chunk,
+};
 use crate::rules::key::{CacheKey, KeyHash};
 use crate::store::Entry;
 
@@ -173,7 +176,39 @@ impl Tier {
         if let Some(place) = inline {
             object.set_inline(own.segment.id, place);
         }
+        if let Some(encodings) = &object.encodings {
+            for meta in &variant.encodings {
+                self.read_encoding(key.hash(), meta, own, encodings)?;
+            }
+        }
         Ok(Some(object))
+    }
+
+    /// Puts an encoding to its object, unless a part of it has left the store.
+    fn read_encoding(
+        &self,
+        key: KeyHash,
+        meta: &EncodingMeta,
+        own: &Own<'_>,
+        encodings: &Encodings,
+    ) -> Result<(), Failure> {
+        let coding = meta.coding().ok_or(Bad::Shape)?;
+        let made = if meta.parts.is_empty() {
+            Made::NotWorth
+        } else if let Some((body, inline)) = self.body(key, &meta.parts, own)? {
+            let encoded = Encoded::new(coding, meta.sum, meta.is_best, Arc::new(body), &self.budget.gauge);
+            if let Some(place) = inline {
+                encoded.set_inline(own.segment.id, place);
+            }
+            Made::Kept(Arc::new(encoded))
+        } else {
+            return Ok(());
+        };
+        match meta.dictionary() {
+            Some(dictionary) => encodings.add_delta(Delta { dictionary, coding, made }),
+            None => encodings.add(coding, made),
+        };
+        Ok(())
     }
 
     fn body(

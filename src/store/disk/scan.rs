@@ -100,6 +100,20 @@ impl<'a> Held<'a> {
         matches!(self.0, What::Disk { is_stale: true, .. })
     }
 
+    /// What is kept of it in other codings: coding and bytes.
+    pub fn encodings(&self) -> Vec<(&'static str, u64)> {
+        match self.0 {
+            What::Memory(object) => {
+                let kept = object.encodings.iter().flat_map(|encodings| encodings.all());
+                kept.map(|encoded| (encoded.coding.as_str(), encoded.body.len())).collect()
+            }
+            What::Disk { variant, .. } => {
+                let kept = variant.encodings.iter().filter(|encoding| !encoding.parts.is_empty());
+                kept.filter_map(|encoding| Some((encoding.coding()?.as_str(), encoding.size()))).collect()
+            }
+        }
+    }
+
     /// `memory` or `disk`.
     pub fn tier(&self) -> &'static str {
         self.object().map_or("disk", |object| object.tier())
@@ -109,12 +123,12 @@ impl<'a> Held<'a> {
     pub fn segments(&self) -> Vec<u32> {
         let mut segments: Vec<u32> = match self.0 {
             What::Memory(object) => {
-                let parts = object.body.parts().iter().filter(|part| !part.pages().is_resident());
+                let parts = object.parts().filter(|part| !part.pages().is_resident());
                 parts.map(|part| part.place().0).chain(object.inline().map(|(id, _)| id)).collect()
             }
             What::Disk { variant, segment, .. } => {
                 let own = |id| if id == OWN { segment } else { id };
-                variant.parts.iter().map(|part| own(part.segment())).collect()
+                variant.all_parts().map(|part| own(part.segment())).collect()
             }
         };
         segments.sort_unstable();

@@ -19,7 +19,7 @@ use super::files::Shared;
 use super::format::{self, Entry};
 use super::health::Fault;
 use super::io::DiskFile;
-use super::log::Op;
+use super::ops::Op;
 use crate::object::{Answer, Charge, Lost, Pages, Place, Sum};
 use crate::region::{self, Mapping};
 use crate::rules::key::KeyHash;

@@ -140,3 +140,15 @@ fn what_is_stale_at_once_is_kept_only_to_be_renewed() {
     let missing = response(&[("cache-control", "max-age=0"), ("etag", "\"a\"")]).status(404);
     assert_eq!(missing.refused(), NotStored::NoFreshness, "no condition makes a 404 a 304");
 }
+
+#[test]
+fn what_a_slow_origin_has_let_become_stale_is_kept_to_stand_in() {
+    let slow = |value, delay_ms| Case { delay_ms, ..cache_control(value) };
+    assert_eq!(slow("max-age=1", 1400).decide().unwrap().state(NOW), State::MustRevalidate);
+    assert!(slow("max-age=1", 1400).decide().unwrap().may_serve_on_error(NOW));
+    // It was stale before it was asked for, or nothing may stand in, or the wait was longer than that.
+    assert_eq!(slow("max-age=0", 1400).decide(), Err(NotStored::NoFreshness));
+    assert_eq!(slow("max-age=1, must-revalidate", 1400).decide(), Err(NotStored::NoFreshness));
+    let aged = Case { delay_ms: 1400, ..response(&[("cache-control", "max-age=9"), ("age", "9")]) };
+    assert_eq!(aged.decide(), Err(NotStored::NoFreshness));
+}

@@ -1,13 +1,15 @@
 //! What is held stays, however much comes after it.
 
 use super::*;
+use crate::store::Hold;
 
 const HELD: u32 = 20;
+const FOREVER: Hold = Hold { until: Millis::MAX, job: 1, as_of: 0 };
 
 /// Keys from 0 on are held, of bodies of such a length; others come, several times what the store takes.
 fn flood(rig: &Rig, held: impl Fn(u32) -> usize) {
     for n in 0..HELD {
-        assert!(rig.store.hold(&key(n), Millis::MAX));
+        assert!(rig.store.hold(&key(n), FOREVER));
         assert!(rig.fill(n, "a", u64::from(n) + 1, held(n), true));
         rig.wait(rig.store.write_out(&key(n)));
         assert!(rig.wait(rig.store.is_held(&key(n))), "{n}");
@@ -53,7 +55,7 @@ fn holds_beyond_half_are_refused_and_evicted() {
     let rig = Rig::open(&SimDisk::new(1), 8 * MIB).unwrap();
     let mut held = 0;
     for n in 0..40 {
-        rig.store.hold(&key(n), Millis::MAX);
+        rig.store.hold(&key(n), FOREVER);
         rig.fill(n, "a", u64::from(n) + 1, 200_000, true);
         rig.settle();
         held += u64::from(rig.wait(rig.store.is_held(&key(n))));

@@ -1,0 +1,147 @@
+//! Which responses are served in the coding that each client prefers: `site.compress`.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::encode::Limits;
+use crate::object::Head;
+use crate::rules::dictionary::AVAILABLE_DICTIONARY;
+use crate::rules::directives::Directives;
+use crate::rules::encoding::Coding;
+use crate::rules::vary::{self, Vary, VaryRule};
+
+/// Text that compresses by more than this is made to; what claims to is a bomb.
+const MOST_RATIO: u64 = 250;
+
+/// `site.compress`.
+#[derive(Clone, Debug, Default)]
+pub struct Compress {
+    /// What is made, the first first; none: bodies are served as they come.
+    pub codings: Vec<Coding>,
+    /// Media types in lower case; `type/*` for all of a type.
+    pub types: Vec<String>,
+    /// Smaller bodies are left alone.
+    pub min_bytes: u64,
+    /// Larger bodies are left alone, and nothing unfolds to more.
+    pub max_bytes: u64,
+    /// Whether clients get bodies encoded against a dictionary that they have (RFC 9842).
+    pub dictionaries: bool,
+}
+
+impl Compress {
+    /// What the origin has sent a response in, when clients may have it in other codings; `length` is that of its body,
+    /// where it is known.
+    pub(super) fn coding_of(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+    ) -> Option<Coding> {
+        let coding = Coding::of(headers)?;
+        // What came encoded may be needed in no coding, however small it is.
+        let min_bytes = if coding == Coding::Identity { self.min_bytes } else { 1 };
+        let is_eligible = !self.codings.is_empty()
+            && matches!(status, StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION)
+            && length.is_none_or(|length| (min_bytes..=self.max_bytes).contains(&length))
+            && self.names(headers.get(header::CONTENT_TYPE)?)
+            && !headers.contains_key(header::CONTENT_RANGE)
+            && !Directives::parse(headers).no_transform;
+        is_eligible.then_some(coding)
+    }
+
+    fn names(&self, content_type: &HeaderValue) -> bool {
+        let essence = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        let essence = essence.trim_ascii();
+        self.types.iter().any(|wanted| match wanted.strip_suffix('*') {
+            Some(kind) => {
+                essence.len() >= kind.len() && essence[..kind.len()].eq_ignore_ascii_case(kind.as_bytes())
+            }
+            None => essence.eq_ignore_ascii_case(wanted.as_bytes()),
+        })
+    }
+
+    /// Whether an encoding that is there is to be served.
+    #[inline]
+    pub(super) fn serves(&self, coding: Coding) -> bool {
+        coding == Coding::Identity || self.codings.contains(&coding)
+    }
+
+    /// The codings of deltas that are made, the first first.
+    pub(super) fn deltas(&self) -> impl Iterator<Item = Coding> {
+        let codings = self.codings.iter().filter(|_| self.dictionaries);
+        codings.filter_map(|coding| coding.against_dictionary())
+    }
+
+    /// What a body may unfold to.
+    pub(super) fn limits(&self) -> Limits {
+        Limits { bytes: self.max_bytes, ratio: MOST_RATIO }
+    }
+
+    /// The head of a complete body: whether clients choose is decided now that its length is known.
+    pub(super) fn settle(&self, head: &mut Head, length: u64) {
+        if head.negotiated.is_some() && self.coding_of(head.status, &head.headers, Some(length)).is_none() {
+            head.serve_as_it_is();
+        }
+    }
+}
+
+/// What selects among variants when clients choose the coding: not Accept-Encoding and Available-Dictionary, which select
+/// among a variant's encodings.
+pub(super) fn without_encoding(rule: &VaryRule) -> VaryRule {
+    let is_other = |name: &&HeaderName| **name != header::ACCEPT_ENCODING && **name != AVAILABLE_DICTIONARY;
+    let others = rule.names().iter().filter(is_other);
+    VaryRule::new(others.cloned().collect())
+}
+
+/// Says that the answer may be another one for who has a dictionary (RFC 9842 §2.2).
+pub(super) fn vary_by_dictionary(headers: &mut HeaderMap) {
+    let is_silent = matches!(
+        vary::parse(headers),
+        Vary::Fields(rule) if !rule.names().contains(&AVAILABLE_DICTIONARY)
+    );
+    if is_silent {
+        headers.append(header::VARY, HeaderValue::from_static("Available-Dictionary"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compress() -> Compress {
+        Compress {
+            codings: vec![Coding::Br],
+            types: vec!["text/css".into(), "font/*".into()],
+            min_bytes: 512,
+            max_bytes: 1000,
+            dictionaries: true,
+        }
+    }
+
+    fn coding(fields: &[(&'static str, &'static str)], length: Option<u64>) -> Option<Coding> {
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
+        compress().coding_of(StatusCode::OK, &fields.collect(), length)
+    }
+
+    #[test]
+    fn by_type_size_and_wish() {
+        const CSS: (&str, &str) = ("content-type", "Text/CSS ; charset=utf-8");
+        let identity = Some(Coding::Identity);
+        assert_eq!(coding(&[CSS], Some(512)), identity);
+        assert_eq!(coding(&[CSS], None), identity);
+        assert_eq!(coding(&[("content-type", "font/otf")], Some(600)), identity);
+        for other in ["text/cssx", "text", "fontx/a", "image/png", ""] {
+            assert_eq!(coding(&[("content-type", other)], Some(600)), None, "{other}");
+        }
+        assert_eq!(coding(&[], Some(600)), None);
+        assert_eq!(coding(&[CSS], Some(511)), None);
+        assert_eq!(coding(&[CSS], Some(1001)), None);
+        assert_eq!(coding(&[CSS, ("content-encoding", "gzip")], Some(20)), Some(Coding::Gzip));
+        assert_eq!(coding(&[CSS, ("content-encoding", "gzip")], Some(0)), None);
+        assert_eq!(coding(&[CSS, ("content-encoding", "compress")], Some(600)), None);
+        assert_eq!(coding(&[CSS, ("cache-control", "max-age=5, No-Transform")], Some(600)), None);
+        assert_eq!(coding(&[CSS, ("content-range", "bytes 0-1/2")], Some(600)), None);
+        assert_eq!(Compress::default().coding_of(StatusCode::OK, &HeaderMap::new(), None), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! Answers from what is stored.
+
+use std::sync::Arc;
+
+use http::Response;
+use http::request::Parts;
+
+use super::Edge;
+use super::admit::Admitted;
+use super::body::Body;
+use super::respond::{self, Serving};
+use super::trail;
+use crate::object::Object;
+use crate::rules::cache_status::{CacheStatus, Fwd};
+use crate::rules::time::Millis;
+
+impl Edge {
+    #[inline]
+    pub(super) fn hit(
+        self: &Arc<Self>,
+        admitted: &Admitted,
+        parts: &Parts,
+        object: &Arc<Object>,
+        now: Millis,
+    ) -> Response<Body> {
+        self.store.promote(object.head.key.hash());
+        trail::found(parts, object);
+        object.touch(now);
+        self.encode(&admitted.treatment, object);
+        self.encode_against(&admitted.treatment, object, &parts.headers);
+        let status = CacheStatus {
+            hit: true,
+            ttl: Some(object.head.freshness.ttl_secs(now)),
+            detail: Some(object.tier()),
+            ..CacheStatus::default()
+        };
+        let serving =
+            Serving { node: &self.config.node, admitted, request: parts, status, now, is_validated: false };
+        respond::hit(&serving, object)
+    }
+
+    pub(super) fn stale(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        object: &Object,
+        fwd: Option<(Fwd, Option<u16>)>,
+        detail: &str,
+    ) -> Response<Body> {
+        trail::found(parts, object);
+        let status = CacheStatus {
+            hit: fwd.is_none(),
+            fwd: fwd.map(|(fwd, _)| fwd),
+            fwd_status: fwd.and_then(|(_, status)| status),
+            ttl: Some(object.freshness().ttl_secs(self.clock.now())),
+            detail: Some(detail),
+            ..CacheStatus::default()
+        };
+        respond::from_object(&self.serving(admitted, parts, status, false), object)
+    }
+
+    pub(super) fn serving<'a>(
+        &'a self,
+        admitted: &'a Admitted,
+        request: &'a Parts,
+        status: CacheStatus<'a>,
+        is_validated: bool,
+    ) -> Serving<'a> {
+        Serving { node: &self.config.node, admitted, request, status, now: self.clock.now(), is_validated }
+    }
+}

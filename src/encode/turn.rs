@@ -1,0 +1,42 @@
+//! Who may have a body encoded on its way when that is a favour: as many at once as there are cores, since it takes the time
+//! of a thread that serves.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Of the whole process.
+static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+
+/// The right to encode one body on its way, until it is dropped.
+#[derive(Debug)]
+pub struct LiveTurn(());
+
+impl LiveTurn {
+    /// `None`: enough others do.
+    #[must_use]
+    pub fn take() -> Option<Self> {
+        static MOST: OnceLock<usize> = OnceLock::new();
+        let most = *MOST.get_or_init(|| std::thread::available_parallelism().map_or(1, Into::into));
+        let is_free = |at_once| (at_once < most).then_some(at_once + 1);
+        AT_ONCE.fetch_update(Relaxed, Relaxed, is_free).is_ok().then_some(Self(()))
+    }
+}
+
+impl Drop for LiveTurn {
+    fn drop(&mut self) {
+        AT_ONCE.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_as_cores() {
+        let turns: Vec<LiveTurn> = std::iter::from_fn(LiveTurn::take).collect();
+        assert_eq!(turns.len(), std::thread::available_parallelism().map_or(1, Into::into));
+        drop(turns);
+        assert!(LiveTurn::take().is_some());
+    }
+}
