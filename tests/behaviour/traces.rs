@@ -173,6 +173,21 @@ mod spans {
     }
 
     #[test]
+    fn what_cannot_be_spoken_is_an_error_at_the_start() {
+        let mut command = std::process::Command::new(binary());
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        let store = crate::support::temp::TempDir::new();
+        let store = store.path().to_str().expect("UTF-8");
+        let address = "127.0.0.1:0";
+        command.args(["serve", "--origin", "http://127.0.0.1:1", "--listen", address, "--admin", address]);
+        let said = command.args(["--store", store]).output().expect("the program starts");
+        assert_eq!(said.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&said.stderr).contains("the protocol is grpc"), "{said:?}");
+    }
+
+    #[test]
     fn a_collector_that_does_not_answer_is_waited_for_by_no_request() {
         let origin = Origin::with("/*", &[("Cache-Control", "no-store")], "a");
         // Connections are taken by the kernel, and nobody reads them.

@@ -1,5 +1,5 @@
 //! Spans over OTLP, as HTTP. Everything is set by the environment, in the names of OpenTelemetry's specification:
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` (without it there are no traces), `…_HEADERS`, `…_TIMEOUT`, `OTEL_SERVICE_NAME`,
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` (without it there are no traces), `…_PROTOCOL`, `…_HEADERS`, `…_TIMEOUT`, `OTEL_SERVICE_NAME`,
 //! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`.
 //!
 //! A span that ends is put into a bounded queue (`OTEL_BSP_MAX_QUEUE_SIZE`), from which a thread sends it; where that is
@@ -15,7 +15,7 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
-use opentelemetry_otlp::SpanExporter;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
@@ -24,6 +24,8 @@ use super::{TraceError, are_wanted};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// How they are written.
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
 /// How long the last spans are waited for at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -54,8 +56,8 @@ pub fn start() -> Result<Exporter, TraceError> {
     if !are_wanted() {
         return Ok(Exporter(None));
     }
-    let exporter =
-        SpanExporter::builder().with_http().build().map_err(|error| TraceError(error.to_string()))?;
+    let exporter = SpanExporter::builder().with_http().with_protocol(protocol()?);
+    let exporter = exporter.build().map_err(|error| TraceError(error.to_string()))?;
     let mut resource =
         Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
     if env::var_os("OTEL_SERVICE_NAME").is_none() {
@@ -65,6 +67,18 @@ pub fn start() -> Result<Exporter, TraceError> {
         SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
     let _ = TRACER.set(provider.tracer("larder"));
     Ok(Exporter(Some(provider)))
+}
+
+/// Protobuf, unless the environment says otherwise.
+fn protocol() -> Result<Protocol, TraceError> {
+    let said = PROTOCOLS.iter().find_map(|name| env::var(name).ok()).unwrap_or_default();
+    match &*said {
+        "" | "http/protobuf" => Ok(Protocol::HttpBinary),
+        "http/json" => Ok(Protocol::HttpJson),
+        other => {
+            Err(TraceError(format!("the protocol is {other}; http/protobuf and http/json can be spoken")))
+        }
+    }
 }
 
 /// A request to an origin, until its answer's last byte.
