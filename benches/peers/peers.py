@@ -198,7 +198,131 @@ class NginxCopy(Nginx):
     bodies = "sendfile off;"
 
 
-PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (Larder, Nginx, NginxNoCork, NginxCopy, Floor)}
+class Varnish(Peer):
+    """Everything in memory. It does no TLS."""
+
+    name = "varnish"
+    packages = {"varnishd": "varnish"}
+    protocols = frozenset({"plain"})
+
+    def command(self) -> list[str]:
+        file = self.folder / "default.vcl"
+        file.write_text(f"""\
+vcl 4.1;
+backend origin {{ .host = "127.0.0.1"; .port = "{self.rig.origin_port}"; }}
+""")
+        place = ["-n", str(self.folder / "work"), "-f", str(file), "-a", f"127.0.0.1:{self.plain_port}"]
+        settings = self.threads() | {"listen_depth": 4096, "timeout_idle": 3600}
+        given = [word for name, value in settings.items() for word in ("-p", f"{name}={value}")]
+        return [_program("varnishd"), "-F", *place, "-s", "malloc,512M", *given, "-T", "none"]
+
+    def threads(self) -> dict[str, int]:
+        """One pool, as for one core, whose threads are there before they are needed."""
+        return {"thread_pools": 1, "thread_pool_min": 200}
+
+    def version(self) -> str:
+        return _first_line([_program("varnishd"), "-V"])
+
+
+class Haproxy(Peer):
+    """Its cache in memory, one thread."""
+
+    name = "haproxy"
+    packages = {"haproxy": "haproxy"}
+
+    def command(self) -> list[str]:
+        pair = self.folder / "pair.pem"
+        pair.write_text(self.rig.certificate.read_text() + self.rig.key.read_text())
+        file = self.folder / "haproxy.cfg"
+        file.write_text(f"""\
+global
+    nbthread 1
+    maxconn 9000
+    tune.maxpollevents 512
+cache bench
+    total-max-size 512
+    max-object-size 16777216
+    max-age 86400
+defaults
+    mode http
+    timeout client 1h
+    timeout server 1m
+    timeout connect 5s
+    timeout http-keep-alive 1h
+frontend bench
+    bind 127.0.0.1:{self.plain_port} backlog 4096
+    bind 127.0.0.1:{self.tls_port} ssl crt {pair} alpn h2,http/1.1 backlog 4096
+    http-request cache-use bench
+    http-response cache-store bench
+    default_backend origin
+backend origin
+    server origin 127.0.0.1:{self.rig.origin_port}
+""")
+        return [_program("haproxy"), "-db", "-f", str(file)]
+
+    def version(self) -> str:
+        return _first_line([_program("haproxy"), "-v"])
+
+
+class TrafficServer(Peer):
+    """Its memory cache before a store in the folder of the run, one thread for connections."""
+
+    name = "trafficserver"
+    packages = {"traffic_server": "trafficserver"}
+
+    def command(self) -> list[str]:
+        config, cache = self.folder / "etc", self.folder / "cache"
+        for folder in (config, cache, self.folder / "run", self.folder / "log"):
+            folder.mkdir()
+            folder.chmod(0o777)  # it never serves as root
+        settings = {
+            "admin.user_id STRING": "nobody" if os.geteuid() == 0 else f"#{os.geteuid()}",
+            "http.server_ports STRING": f"{self.plain_port}:ipv4 {self.tls_port}:ipv4:ssl",
+            "exec_thread.autoconfig INT": 0,
+            "exec_thread.limit INT": 1,
+            "accept_threads INT": 0,
+            "task_threads INT": 1,
+            "cache.ram_cache.size INT": 536870912,
+            "cache.ram_cache_cutoff INT": 16777216,
+            "cache.threads_per_disk INT": 1,
+            "http.cache.required_headers INT": 0,
+            "http.keep_alive_no_activity_timeout_in INT": 3600,
+            "http.server_session_sharing.pool STRING": "thread",
+            "log.logging_enabled INT": 0,
+            "url_remap.remap_required INT": 1,
+            "ssl.server.cert.path STRING": str(self.folder),
+            "ssl.server.private_key.path STRING": str(self.folder),
+            "net.connections_throttle INT": 30000,
+            "exec_thread.affinity INT": 0,
+        }
+        lines = [f"CONFIG proxy.config.{name} {value}\n" for name, value in settings.items()]
+        (config / "records.config").write_text("".join(lines))
+        (config / "remap.config").write_text(f"map / http://127.0.0.1:{self.rig.origin_port}/\n")
+        (config / "storage.config").write_text(f"{cache} 256M\n")
+        certificate = f"dest_ip=* ssl_cert_name={self.rig.certificate} ssl_key_name={self.rig.key}\n"
+        (config / "ssl_multicert.config").write_text(certificate)
+        (config / "ip_allow.yaml").write_text(
+            "ip_allow:\n  - {apply: in, ip_addrs: 0/0, action: allow, methods: ALL}\n"
+            "  - {apply: out, ip_addrs: 0/0, action: allow, methods: ALL}\n"
+        )
+        layout = {
+            "prefix": "/usr", "exec_prefix": "/usr", "bindir": "/usr/bin", "sbindir": "/usr/sbin",
+            "includedir": "/usr/include", "libdir": "/usr/lib/trafficserver",
+            "libexecdir": "/usr/lib/trafficserver/modules", "sysconfdir": config, "datadir": cache,
+            "cachedir": cache, "localstatedir": self.folder, "runtimedir": self.folder / "run",
+            "logdir": self.folder / "log",
+        }
+        runroot = self.folder / "runroot.yaml"
+        runroot.write_text("".join(f"{name}: {path}\n" for name, path in layout.items()))
+        return [_program("traffic_server"), f"--run-root={runroot}"]
+
+    def version(self) -> str:
+        return _first_line([_program("traffic_server"), "--version"])
+
+
+PEERS: dict[str, type[Peer]] = {
+    kind.name: kind for kind in (Larder, Nginx, NginxNoCork, NginxCopy, Haproxy, Varnish, TrafficServer, Floor)
+}
 
 
 def select(names: str) -> list[type[Peer]]:
