@@ -28,6 +28,7 @@ class Cell:
     connections: int
     streams: int = 1
     conditional: bool = False
+    range: tuple[int, int] | None = None  # first and last byte, as a request names them
 
     @property
     def path(self) -> str:
@@ -39,10 +40,29 @@ class Cell:
         return OBJECTS[self.object]
 
     @property
+    def status(self) -> int:
+        return 304 if self.conditional else 200 if self.range is None else 206
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the answer's body."""
+        if self.conditional:
+            return b""
+        first, last = self.range or (0, self.size - 1)
+        return body(self.object)[first : last + 1]
+
+    def fields(self, etag: str) -> list[str]:
+        """The request's own fields, where `etag` is the object's."""
+        fields = [f"If-None-Match: {etag}"] if self.conditional else []
+        return fields + ([f"Range: bytes={self.range[0]}-{self.range[1]}"] if self.range else [])
+
+    @property
     def title(self) -> str:
         protocol = {"plain": "HTTP/1.1 plain", "tls": "HTTP/1.1 TLS", "h2": "HTTP/2 TLS"}[self.protocol]
         streams = f" x {self.streams} streams" if self.protocol == "h2" else ""
         kind = "304 to If-None-Match, object of" if self.conditional else "memory hit,"
+        if self.range:
+            kind = f"206, {(self.range[1] + 1 - self.range[0]) // KIB} KiB from the middle of"
         size = f"{self.size // MIB} MiB" if self.size >= MIB else f"{self.size // KIB} KiB"
         return f"{self.name}: {kind} {size}, {protocol}, {self.connections} connections{streams}"
 
@@ -53,6 +73,7 @@ def _all_cells() -> list[Cell]:
     for name in OBJECTS:
         cells.append(Cell(f"{name}-h2", name, "h2", CONNECTIONS[name] // 4, H2_STREAMS[name]))
     cells.append(Cell("304", "1k", "plain", CONNECTIONS["1k"], conditional=True))
+    cells.append(Cell("range", "1m", "plain", CONNECTIONS["16k"], range=(500_000, 500_000 + 16 * KIB - 1)))
     return cells
 
 

@@ -171,6 +171,7 @@ http {{
             proxy_set_header Connection "";
             proxy_cache bench;
             proxy_cache_lock on;
+            proxy_force_ranges on;
         }}
     }}
 }}
