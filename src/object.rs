@@ -31,7 +31,7 @@ mod encodings;
 
 pub use body::{Answer, Body, Growing, Lost, Pages, Part, PartReader, Place, Reader, Sum};
 pub use charge::{CHUNK_OVERHEAD_BYTES, Charge, charged_chunk};
-pub use encodings::{Delta, Encoded, Encodings, Made, Negotiated};
+pub use encodings::{CodingSet, Delta, Encoded, Encodings, Made, Negotiated};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -182,6 +182,8 @@ pub struct Object {
     inline: OnceLock<(u32, Place)>,
     /// The last purge that it was compared with.
     checked: AtomicU64,
+    /// Under which configuration it was decided whether clients choose its coding; 0: none.
+    settled: AtomicU64,
     /// Since when it is stale by a soft purge, in milliseconds of node time; `i64::MAX`: it is not.
     stale_since: AtomicI64,
     _charge: Charge,
@@ -203,6 +205,7 @@ impl Object {
             last_used_ms: AtomicI64::new(head.freshness.response_time.0),
             inline: OnceLock::new(),
             checked: AtomicU64::new(head.as_of),
+            settled: AtomicU64::new(0),
             encodings: head.negotiated.map(|_| Arc::default()),
             stale_since: AtomicI64::new(i64::MAX),
             _charge: Charge::new(gauge, head.weight() + body.uncharged_weight()),
@@ -221,6 +224,7 @@ impl Object {
         if let Some((segment, place)) = self.inline() {
             renewed.set_inline(segment, place);
         }
+        renewed.set_settled(self.settled());
         renewed
     }
 

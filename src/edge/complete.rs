@@ -35,6 +35,7 @@ impl Fill {
         self.load_siblings(&head).await;
         let body = std::mem::take(&mut complete.body);
         let object = Arc::new(Object::new(head, Arc::new(body), self.edge.store.gauge()));
+        object.set_settled(self.edge.epoch);
         self.edge.store.insert(object.clone(), treatment.max_variants, complete);
         self.edge.encode(treatment, &object);
         self.edge.keep_dictionary(treatment, &object);

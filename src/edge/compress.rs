@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::encode::Limits;
-use crate::object::Head;
+use crate::object::{CodingSet, Head};
 use crate::rules::dictionary::AVAILABLE_DICTIONARY;
 use crate::rules::directives::Directives;
 use crate::rules::encoding::Coding;
@@ -63,6 +63,12 @@ impl Compress {
     #[inline]
     pub(super) fn serves(&self, coding: Coding) -> bool {
         coding == Coding::Identity || self.codings.contains(&coding)
+    }
+
+    /// What is made at rest.
+    #[inline]
+    pub(super) fn wanted(&self) -> CodingSet {
+        self.codings.iter().copied().collect()
     }
 
     /// The codings of deltas that are made, the first first.

@@ -44,7 +44,7 @@ impl Edge {
     #[inline]
     pub(super) fn encode(self: &Arc<Self>, treatment: &Arc<Treatment>, object: &Object) {
         if let Some(encodings) = &object.encodings
-            && encodings.claim()
+            && encodings.claim(treatment.compress.wanted())
         {
             self.launch_encoding(treatment, object, encodings);
         }
@@ -53,10 +53,12 @@ impl Edge {
     #[cold]
     fn launch_encoding(self: &Arc<Self>, treatment: &Arc<Treatment>, object: &Object, encodings: &Encodings) {
         let mut missing = wanted(treatment, object, encodings).peekable();
-        let Some((coding, _)) = missing.peek() else { return encodings.release(true) };
+        let Some((coding, _)) = missing.peek() else {
+            return encodings.release(Some(treatment.compress.wanted()));
+        };
         let Some(place) = self.encoder.place() else {
             self.encoder.metrics().ended(*coding, Outcome::Dropped);
-            return encodings.release(false);
+            return encodings.release(None);
         };
         let id = BodyId::of(&object.head);
         let job = Job { edge: self.clone(), treatment: treatment.clone(), id, _place: place };
@@ -99,7 +101,7 @@ impl Job {
         if let Some(object) = self.object().await
             && let Some(encodings) = &object.encodings
         {
-            encodings.release(is_settled);
+            encodings.release(is_settled.then(|| self.treatment.compress.wanted()));
         }
     }
 

@@ -99,6 +99,7 @@ impl Edge {
             access_log: access_log.map_or_else(|| self.access_log.clone(), Arc::new),
             debug_right: self.debug_right.clone(),
             workers: self.workers,
+            epoch: super::settle::next_epoch(),
             sites: Sites::new(&config.sites),
             routes: Routes::new(self.workers),
             via: via(&config.node),

@@ -63,6 +63,7 @@ mod resume;
 mod route;
 mod select;
 mod serve;
+mod settle;
 mod signed;
 mod sites;
 mod slices;
@@ -127,6 +128,8 @@ pub struct Edge {
     access_log: Arc<AccessLog>,
     debug_right: Arc<debug::DebugRight>,
     workers: usize,
+    /// The number of its configuration.
+    epoch: u64,
 }
 
 /// What the driver does next.
@@ -169,6 +172,7 @@ impl Edge {
             access_log: Arc::new(access_log),
             debug_right: Arc::default(),
             workers,
+            epoch: settle::next_epoch(),
             sites: Sites::new(&config.sites),
             routes: Routes::new(workers),
             via: live::via(&config.node),

@@ -23,6 +23,8 @@ impl Edge {
         object: &Arc<Object>,
         now: Millis,
     ) -> Response<Body> {
+        let settled = self.settled(&admitted.treatment, object);
+        let object = settled.as_ref().unwrap_or(object);
         self.store.promote(object.head.key.hash());
         trail::found(parts, object);
         object.touch(now);

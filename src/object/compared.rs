@@ -1,4 +1,4 @@
-//! What an object notes of the purges that it was compared with.
+//! What an object notes of the purges and the configuration that it was compared with.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -29,5 +29,16 @@ impl Object {
             self.stale_since.fetch_min(since.0, Relaxed);
         }
         self.checked.fetch_max(seq, Release);
+    }
+
+    /// Under which configuration it was decided whether clients choose its coding; 0: none.
+    #[inline]
+    pub fn settled(&self) -> u64 {
+        self.settled.load(Relaxed)
+    }
+
+    /// Notes that it was decided.
+    pub fn set_settled(&self, epoch: u64) {
+        self.settled.store(epoch, Relaxed);
     }
 }

@@ -115,7 +115,25 @@ const HOT: u8 = 30;
 
 const IDLE: u8 = 0;
 const CLAIMED: u8 = 1;
+/// With the [`CodingSet`] that was wanted above it.
 const SETTLED: u8 = 2;
+const STATE_BITS: u32 = 2;
+
+/// Codings, one bit each: what there is nothing left to be made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodingSet(u8);
+
+impl FromIterator<Coding> for CodingSet {
+    fn from_iter<I: IntoIterator<Item = Coding>>(codings: I) -> Self {
+        Self(codings.into_iter().fold(0, |set, coding| set | 1 << coding as u8))
+    }
+}
+
+impl CodingSet {
+    fn settled(self) -> u8 {
+        self.0 << STATE_BITS | SETTLED
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -224,11 +242,14 @@ impl Encodings {
         if is_best && slot.first.get().is_some() { slot.best.set(made) } else { slot.first.set(made) }.is_ok()
     }
 
-    /// Whether nobody makes what may be missing; then it is the caller's turn.
+    /// Whether nobody makes what may be missing of these; then it is the caller's turn.
     #[inline]
-    pub fn claim(&self) -> bool {
-        self.state.load(Acquire) == IDLE
-            && self.state.compare_exchange(IDLE, CLAIMED, AcqRel, Acquire).is_ok()
+    pub fn claim(&self, wanted: CodingSet) -> bool {
+        let state = self.state.load(Acquire);
+        // What was settled was so for what was wanted then.
+        state != CLAIMED
+            && state != wanted.settled()
+            && self.state.compare_exchange(state, CLAIMED, AcqRel, Acquire).is_ok()
     }
 
     /// Whether somebody makes what is missing.
@@ -236,9 +257,9 @@ impl Encodings {
         self.state.load(Acquire) == CLAIMED
     }
 
-    /// Ends what [`Encodings::claim`] began: for good, or to be tried again when somebody asks.
-    pub fn release(&self, is_settled: bool) {
-        self.state.store(if is_settled { SETTLED } else { IDLE }, Release);
+    /// Ends what [`Encodings::claim`] began: for good as far as these are wanted, or to be tried again when somebody asks.
+    pub fn release(&self, settled: Option<CodingSet>) {
+        self.state.store(settled.map_or(IDLE, CodingSet::settled), Release);
     }
 
     /// Counts that it was asked for again within a second; a worker counts that once a second at most. When it turns out
@@ -246,7 +267,8 @@ impl Encodings {
     #[cold]
     pub fn warm(&self) {
         if !self.is_hot() && self.heat.fetch_add(1, AcqRel) + 1 == HOT {
-            let _ = self.state.compare_exchange(SETTLED, IDLE, AcqRel, Acquire);
+            let reopened = |state| (state != CLAIMED).then_some(IDLE);
+            let _ = self.state.fetch_update(AcqRel, Acquire, reopened);
         }
     }
 
@@ -323,19 +345,23 @@ mod tests {
     #[test]
     fn one_makes_what_is_missing() {
         let encodings = Encodings::default();
-        assert!(encodings.claim() && !encodings.claim());
-        encodings.release(false);
-        assert!(encodings.claim());
-        encodings.release(true);
-        assert!(!encodings.claim());
+        let all: CodingSet = Coding::ALL.into_iter().collect();
+        let br: CodingSet = [Coding::Br].into_iter().collect();
+        assert!(encodings.claim(br) && !encodings.claim(br) && !encodings.claim(all));
+        encodings.release(None);
+        assert!(encodings.claim(br));
+        encodings.release(Some(br));
+        assert!(!encodings.claim(br) && encodings.claim(all), "more is wanted now");
+        encodings.release(Some(all));
+        assert!(!encodings.claim(all));
         for _ in 1..HOT {
             encodings.warm();
-            assert!(!encodings.claim() && !encodings.is_hot());
+            assert!(!encodings.claim(all) && !encodings.is_hot());
         }
         encodings.warm();
-        assert!(encodings.is_hot() && encodings.claim(), "once");
-        encodings.release(true);
+        assert!(encodings.is_hot() && encodings.claim(all), "once");
+        encodings.release(Some(all));
         encodings.warm();
-        assert!(!encodings.claim());
+        assert!(!encodings.claim(all));
     }
 }

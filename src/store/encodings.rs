@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{Complete, Deposit, NoRoom, Store};
-use crate::object::{Delta, Encoded, Head, Made};
+use super::{Complete, Deposit, Entry, NoRoom, Store};
+use crate::object::{Delta, Encoded, Head, Made, Object};
 use crate::rules::dictionary::DictionaryHash;
 use crate::rules::encoding::Coding;
 use crate::rules::key::{CacheKey, KeyHash};
@@ -60,6 +60,35 @@ impl Store {
     /// Room for an encoding of what is stored under a key. It goes where that is.
     pub fn deposit_encoding(self: &Arc<Self>, key: KeyHash) -> Result<Deposit, NoRoom> {
         self.deposit_as(key, None, !self.tier.is_persistent() || self.tier.may_have(key))
+    }
+
+    /// Puts the same body under another head, in the place of what is in memory; false: that is there no more.
+    pub fn replace(&self, old: &Arc<Object>, new: Arc<Object>) -> bool {
+        let key = old.head.key.hash();
+        let is_on_disk = self.tier.may_have(key);
+        let permit = if is_on_disk { self.tier.queue_room(1) } else { None };
+        let mut is_replaced = false;
+        self.budget.memory.update(key, |before| {
+            let before = before?;
+            let mut variants = before.variants.clone();
+            if let Some(place) = variants.iter_mut().find(|object| Arc::ptr_eq(object, old)) {
+                *place = new.clone();
+                is_replaced = true;
+            }
+            if !is_replaced {
+                return Some(before.clone());
+            }
+            let entry = Arc::new(Entry { variants });
+            if entry.is_mapped() || (permit.is_some() && self.tier.is_persistent()) {
+                self.tier.put(&entry, Some(before.clone()), permit);
+            }
+            Some(entry)
+        });
+        // It may have been marked on its way.
+        if old.is_invalidated() {
+            new.invalidate();
+        }
+        is_replaced
     }
 
     /// Adds an encoding to the object that has the body it was made of; false when that is not stored any more, or it

@@ -424,3 +424,51 @@ fn tags_go_to_the_origin_without_their_suffix() {
     assert_eq!((seen.method.as_str(), seen.field("if-match")), ("PUT", Some("\"v1\", W/\"v2\"")));
     assert_eq!(seen.field("if-none-match"), Some("\"v0\""));
 }
+
+#[test]
+fn what_is_compressed_changes_with_the_configuration_and_nothing_is_fetched_again() {
+    const OFF: &str = "compress = { encodings = [] }";
+    const GZIP: &str = "compress = { encodings = [\"gzip\"] }";
+    const BOTH: &str = "compress = { encodings = [\"br\", \"gzip\"] }";
+    let body = text(20_000, 12);
+    let origin = Origin::with("/a", CSS, &body);
+    let node = node(&origin).disk("64MiB").site(OFF).start();
+    let change = |from: &str, to: &str| {
+        node.edit(from, to);
+        node.reload().assert_status(200);
+    };
+    let as_it_is = |vary: &str| {
+        let response = asked("/a", "br, gzip").to(&node);
+        assert_eq!((coding(&response), response.joined("vary").as_str()), ("identity", vary));
+        response.assert_body(&body);
+    };
+    node.get("/a");
+    as_it_is("");
+    change(OFF, GZIP);
+    assert_content(&await_coding(&node, "/a", "gzip"), &body);
+    assert_eq!(coding(&asked("/a", "br").to(&node)), "identity");
+    // What nothing was missing of has something missing now.
+    change(GZIP, BOTH);
+    assert_content(&await_coding(&node, "/a", "br"), &body);
+    change(BOTH, OFF);
+    as_it_is("");
+    change(OFF, BOTH);
+    let again = await_coding(&node, "/a", "br");
+    assert_content(&again, &body);
+    assert_eq!(again.joined("vary"), "Accept-Encoding");
+    change(BOTH, "compress = { types = [\"text/html\"] }");
+    as_it_is("");
+    assert_eq!(origin.count("/a"), 1);
+}
+
+#[test]
+fn an_invalidated_object_stays_so_when_the_configuration_changes() {
+    let origin = Origin::with("/a", CSS, text(20_000, 13));
+    let node = node(&origin).site("compress = { encodings = [] }").start();
+    node.get("/a");
+    node.edit("encodings = []", "encodings = [\"br\"]");
+    node.reload().assert_status(200);
+    crate::support::request::request("POST", "/a").to(&node);
+    node.get("/a");
+    assert_eq!(origin.count("/a"), 3, "it was asked for again");
+}
