@@ -17,8 +17,9 @@ impl LiveTurn {
     pub fn take() -> Option<Self> {
         static MOST: OnceLock<usize> = OnceLock::new();
         let most = *MOST.get_or_init(|| std::thread::available_parallelism().map_or(1, Into::into));
-        let is_free = |at_once| (at_once < most).then_some(at_once + 1);
-        AT_ONCE.fetch_update(Relaxed, Relaxed, is_free).is_ok().then(|| Self(()))
+        let more = |at_once| if at_once < most { Some(at_once + 1) } else { None };
+        // Only who got one may give one back: a turn that is made and thrown away would be given back, too.
+        AT_ONCE.fetch_update(Relaxed, Relaxed, more).is_ok().then(|| Self(()))
     }
 }
 
@@ -36,7 +37,10 @@ mod tests {
     fn there_are_as_many_as_cores() {
         let turns: Vec<LiveTurn> = std::iter::from_fn(LiveTurn::take).collect();
         assert_eq!(turns.len(), std::thread::available_parallelism().map_or(1, Into::into));
+        let most = turns.len();
+        assert!((0..3 * most).all(|_| LiveTurn::take().is_none()), "who gets none gives none back");
         drop(turns);
-        assert!(LiveTurn::take().is_some());
+        let again: Vec<LiveTurn> = std::iter::from_fn(LiveTurn::take).take(10 * most).collect();
+        assert_eq!(again.len(), most);
     }
 }
