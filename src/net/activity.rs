@@ -1,7 +1,7 @@
 //! When did a connection last get somewhere? The state from which its one deadline is computed.
 //!
 //! A request only stores a few numbers here; no timer is armed or moved for it. The connection's
-//! watchdog (`conn.rs`) asks for the earliest deadline after each poll and re-arms its timer only
+//! watchdog (`watchdog.rs`) asks for the earliest deadline after each poll and re-arms its timer only
 //! when that comes earlier, or when the timer fires.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -10,14 +10,16 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::timeout;
 
 use super::activity::{Activity, Expired};
 use super::body::{Answering, Ending, RequestBody};
+use super::cork::{Cork, Corked};
+use super::executor::AtOnce;
 use super::http1_io::Http1Io;
 use super::io::TrackedIo;
 use super::limits::Permit;
@@ -25,6 +27,7 @@ use super::listener::Server;
 use super::metrics::End;
 use super::phase::drain_of;
 use super::proxy_protocol::{self, Addresses};
+use super::watchdog::Watchdog;
 use super::{ConnInfo, Handler, Limits, Phase};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -218,13 +221,13 @@ async fn speak<H: Handler, I>(
         }
         Protocol::Http2 => {
             activity.set_h2();
-            let io = TokioIo::new(io);
-            let conn = http2::Builder::new(TokioExecutor::new())
+            let cork = Cork::new(io);
+            let conn = http2::Builder::new(AtOnce)
                 .max_concurrent_streams(limits.h2_streams)
                 .max_header_list_size(limits.header_bytes as u32)
                 .max_send_buf_size(H2_SEND_BUFFER_BYTES)
-                .serve_connection(io, service);
-            drive(Box::pin(conn), &activity, &limits, phase).await
+                .serve_connection(TokioIo::new(cork.clone()), service);
+            drive(Box::pin(Corked { conn: Box::pin(conn), cork }), &activity, &limits, phase).await
         }
     };
     if let Err(end) = result {
@@ -248,6 +251,12 @@ where
 {
     fn graceful_shutdown(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+}
+
+impl<C: Drain, I: AsyncWrite + Unpin> Drain for Corked<C, I> {
+    fn graceful_shutdown(mut self: Pin<&mut Self>) {
+        self.conn.as_mut().graceful_shutdown();
     }
 }
 
@@ -342,58 +351,5 @@ async fn drive(
                 }
             }
         }
-    }
-}
-
-/// The one timer of a connection. It is moved only to an earlier time; when it fires too early
-/// because there was progress, it is armed again.
-struct Watchdog<'a> {
-    activity: &'a Activity,
-    limits: &'a Limits,
-    sleep: Pin<Box<Sleep>>,
-    armed_ms: u64,
-    /// Whether the timer knows this task and its time.
-    is_registered: bool,
-}
-
-impl<'a> Watchdog<'a> {
-    fn new(activity: &'a Activity, limits: &'a Limits) -> Self {
-        let sleep = Box::pin(sleep(limits.idle_timeout));
-        Self { activity, limits, sleep, armed_ms: u64::MAX, is_registered: false }
-    }
-
-    fn poll_expired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Expired> {
-        loop {
-            let deadline = self.activity.deadline(self.limits);
-            if let Some((at_ms, _)) = deadline
-                && at_ms < self.armed_ms
-            {
-                self.arm(at_ms);
-            }
-            // A registered timer need not be polled to be asked.
-            if std::mem::replace(&mut self.is_registered, true) {
-                if !self.sleep.is_elapsed() {
-                    return Poll::Pending;
-                }
-            } else if self.sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let now_ms = self.activity.clock_ms();
-            match self.activity.deadline(self.limits) {
-                Some((at_ms, expired)) if at_ms <= now_ms => return Poll::Ready(expired),
-                Some((at_ms, _)) => self.arm(at_ms),
-                None => {
-                    let later = now_ms + self.limits.write_timeout.as_millis() as u64;
-                    self.arm(later);
-                }
-            }
-        }
-    }
-
-    fn arm(&mut self, at_ms: u64) {
-        self.armed_ms = at_ms;
-        self.is_registered = false;
-        let at = self.activity.started() + Duration::from_millis(at_ms);
-        self.sleep.as_mut().reset(Instant::from_std(at));
     }
 }

@@ -10,6 +10,8 @@ mod activity;
 mod body;
 mod certificates;
 mod conn;
+mod cork;
+mod executor;
 mod http1_io;
 pub mod inherited;
 mod integrity;
@@ -22,6 +24,7 @@ mod phase;
 pub mod proxy_protocol;
 mod tls;
 mod validity;
+mod watchdog;
 
 use std::future::Future;
 use std::net::SocketAddr;

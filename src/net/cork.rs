@@ -1,0 +1,284 @@
+//! HTTP/2's frames, put together before they are encrypted and sent.
+//!
+//! h2 writes frame by frame and flushes after each one with data, and every such write would be a TLS record and a
+//! system call of its own. What it writes while its connection is polled is held here instead, up to a record's length,
+//! and goes out when the poll is over: the answers to all requests that came together leave together.
+
+use std::future::Future;
+use std::io::{ErrorKind, IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The longest plaintext of a TLS record (RFC 8446 §5.1). What is longer goes out at once, and not copied.
+const RECORD_BYTES: usize = 16 * 1024;
+/// Slices that are written at once; h2 has two.
+const SLICES: usize = 8;
+
+/// A byte stream that flushes only when it is [uncorked](Corked).
+#[derive(Debug)]
+pub(super) struct Cork<I>(Arc<Mutex<Held<I>>>);
+
+#[derive(Debug)]
+struct Held<I> {
+    io: I,
+    /// Written by h2, and not yet to `io`.
+    bytes: Vec<u8>,
+    /// How many of them `io` has taken.
+    taken: usize,
+    /// Writing failed when h2 was not there to be told.
+    is_broken: bool,
+}
+
+impl<I> Clone for Cork<I> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Cork<I> {
+    pub(super) fn new(io: I) -> Self {
+        Self(Arc::new(Mutex::new(Held { io, bytes: Vec::new(), taken: 0, is_broken: false })))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Held<I> {
+    /// Writes what is held.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while self.taken < self.bytes.len() {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.bytes[self.taken..]))?;
+            self.took(n)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// How many of `n` bytes that were taken came after those that are held.
+    fn took(&mut self, n: usize) -> Result<usize> {
+        if n == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+        let of_held = n.min(self.bytes.len() - self.taken);
+        self.taken += of_held;
+        if self.taken == self.bytes.len() {
+            // Idle connections keep no buffer.
+            (self.bytes, self.taken) = (Vec::new(), 0);
+        }
+        Ok(n - of_held)
+    }
+
+    /// Writes what is held and what comes behind it; how many bytes of the latter were taken.
+    fn poll_with(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        while self.taken < self.bytes.len() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            slices[0] = IoSlice::new(&self.bytes[self.taken..]);
+            for (slot, buf) in slices[1..].iter_mut().zip(bufs) {
+                *slot = IoSlice::new(buf);
+            }
+            let n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?;
+            let behind = self.took(n)?;
+            if behind > 0 {
+                return Poll::Ready(Ok(behind));
+            }
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.is_broken { Err(ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Cork<I> {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let mut held = self.0.lock();
+        if held.is_broken {
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+        }
+        Pin::new(&mut held.io).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Cork<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let mut held = self.0.lock();
+        held.check()?;
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if held.bytes.len() + total > RECORD_BYTES {
+            return held.poll_with(cx, bufs);
+        }
+        if held.bytes.is_empty() {
+            held.bytes.reserve_exact(RECORD_BYTES);
+        }
+        for buf in bufs {
+            held.bytes.extend_from_slice(buf);
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing: see [`Corked`].
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.0.lock().check())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut held = self.0.lock();
+        held.check()?;
+        ready!(held.poll_held(cx))?;
+        Pin::new(&mut held.io).poll_shutdown(cx)
+    }
+}
+
+/// A connection over a [`Cork`], which lets out what it wrote after each of its polls.
+#[derive(Debug)]
+pub(super) struct Corked<C, I> {
+    pub(super) conn: Pin<Box<C>>,
+    pub(super) cork: Cork<I>,
+}
+
+impl<C: Future, I: AsyncWrite + Unpin> Future for Corked<C, I> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.conn.as_mut().poll(cx);
+        let mut held = self.cork.0.lock();
+        let flushed = match held.poll_held(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut held.io).poll_flush(cx),
+            other => other,
+        };
+        if let Poll::Ready(Err(_)) = flushed
+            && !std::mem::replace(&mut held.is_broken, true)
+        {
+            // The connection learns of it when it is polled again.
+            cx.waker().wake_by_ref();
+        }
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Takes so many bytes at a time, and notes each write; every second one it refuses for now.
+    #[derive(Debug, Default)]
+    struct Writes {
+        at_most: usize,
+        refuses: bool,
+        fails: bool,
+        all: Vec<Vec<u8>>,
+    }
+
+    impl AsyncWrite for Writes {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+            if self.fails {
+                return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+            }
+            self.refuses = !self.refuses;
+            if self.refuses {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let n = buf.len().min(self.at_most);
+            self.all.push(buf[..n].to_vec());
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<Result<usize>> {
+            let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            self.poll_write(cx, &all)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn cork(at_most: usize) -> Cork<Writes> {
+        Cork::new(Writes { at_most, ..Writes::default() })
+    }
+
+    /// One poll of a connection that writes these pieces, each of them flushed.
+    async fn write(cork: &Cork<Writes>, pieces: &[&[u8]]) -> Result<()> {
+        let mut io = cork.clone();
+        let conn = Box::pin(async move {
+            for piece in pieces {
+                io.write_all(piece).await?;
+                io.flush().await?;
+            }
+            Ok(())
+        });
+        Corked { conn, cork: cork.clone() }.await
+    }
+
+    async fn written(cork: Cork<Writes>) -> Vec<Vec<u8>> {
+        let _ = cork.clone().shutdown().await;
+        std::mem::take(&mut cork.0.lock().io.all)
+    }
+
+    #[tokio::test]
+    async fn what_is_flushed_bit_by_bit_goes_out_as_one() {
+        let cork = cork(usize::MAX);
+        write(&cork, &[b"head", b"data", b"head", b"data"]).await.unwrap();
+        assert_eq!(written(cork).await, [b"headdataheaddata"]);
+    }
+
+    #[tokio::test]
+    async fn every_byte_goes_out_in_order_however_little_is_taken() {
+        let pieces: Vec<Vec<u8>> =
+            [1, 100, RECORD_BYTES - 101, 1, RECORD_BYTES, 3 * RECORD_BYTES, 7, 0, RECORD_BYTES - 6]
+                .into_iter()
+                .enumerate()
+                .map(|(n, length)| (0..length).map(|at| (at * 31 + n * 7) as u8).collect())
+                .collect();
+        for at_most in [1000, 4099, RECORD_BYTES, usize::MAX] {
+            let cork = cork(at_most);
+            let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            write(&cork, &slices).await.unwrap();
+            assert_eq!(written(cork).await.concat(), pieces.concat(), "{at_most}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_keeps_no_buffer() {
+        let cork = cork(usize::MAX);
+        write(&cork, &[b"abc"]).await.unwrap();
+        poll_fn(|cx| cork.0.lock().poll_held(cx)).await.unwrap();
+        assert_eq!(cork.0.lock().bytes.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_was_not_there_learns_of_an_error_later() {
+        let cork = cork(usize::MAX);
+        cork.0.lock().io.fails = true;
+        write(&cork, &[b"abc"]).await.unwrap();
+        assert_eq!(write(&cork, &[b"d"]).await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+}
