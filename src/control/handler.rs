@@ -9,7 +9,7 @@ use axum::Router;
 use http::{Request, Response};
 use tower_service::Service;
 
-use crate::net::{ConnInfo, Handler, RequestBody};
+use crate::net::{ConnInfo, Handler, Outgoing, RequestBody};
 
 /// A router behind a listener.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ impl AdminHandler {
         Self { router }
     }
 }
+
+impl Outgoing for axum::body::Body {}
 
 impl Handler for AdminHandler {
     type Body = axum::body::Body;

@@ -13,6 +13,7 @@ use super::coded::Coded;
 use super::flight::Follower;
 use super::record::Record;
 use super::slices::SlicesReader;
+use crate::net::Outgoing;
 use crate::object;
 use crate::origin::{OriginBody, OriginError};
 
@@ -62,39 +63,50 @@ enum Kind {
 pub struct Body {
     kind: Kind,
     record: Option<Record>,
+    /// Lines of the head that go with it.
+    lines: Option<Bytes>,
 }
 
 impl Body {
+    fn of(kind: Kind) -> Self {
+        Self { kind, record: None, lines: None }
+    }
+
     pub(super) fn empty() -> Self {
-        Self { kind: Kind::Empty, record: None }
+        Self::of(Kind::Empty)
     }
 
     pub(super) fn bytes(bytes: Bytes) -> Self {
-        Self { kind: Kind::Bytes(bytes), record: None }
+        Self::of(Kind::Bytes(bytes))
     }
 
     pub(super) fn stored(body: Arc<object::Body>, range: Range<u64>) -> Self {
-        Self { kind: Kind::Stored(object::Reader::new(body, range)), record: None }
+        Self::of(Kind::Stored(object::Reader::new(body, range)))
     }
 
     pub(super) fn parts(parts: VecDeque<Part>) -> Self {
-        Self { kind: Kind::Parts(parts), record: None }
+        Self::of(Kind::Parts(parts))
     }
 
     pub(super) fn flight(follower: Follower) -> Self {
-        Self { kind: Kind::Flight(Box::new(follower)), record: None }
+        Self::of(Kind::Flight(Box::new(follower)))
     }
 
     pub(super) fn slices(reader: SlicesReader) -> Self {
-        Self { kind: Kind::Slices(Box::new(reader)), record: None }
+        Self::of(Kind::Slices(Box::new(reader)))
     }
 
     pub(super) fn origin(body: OriginBody) -> Self {
-        Self { kind: Kind::Origin(Box::new(body)), record: None }
+        Self::of(Kind::Origin(Box::new(body)))
     }
 
     pub(super) fn coded(coded: Coded) -> Self {
-        Self { kind: Kind::Coded(Box::new(coded)), record: None }
+        Self::of(Kind::Coded(Box::new(coded)))
+    }
+
+    /// With lines of an HTTP/1.1 head: see [`Outgoing::take_lines`].
+    pub(super) fn with_lines(self, lines: Option<Bytes>) -> Self {
+        Self { lines, ..self }
     }
 
     pub(super) fn with(self, record: Record) -> Self {
@@ -145,6 +157,13 @@ fn poll_origin(body: &mut OriginBody, cx: &mut Context<'_>) -> Poll<Option<Resul
                 }
             }
         }
+    }
+}
+
+impl Outgoing for Body {
+    #[inline]
+    fn take_lines(&mut self) -> Option<Bytes> {
+        self.lines.take()
     }
 }
 

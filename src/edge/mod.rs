@@ -62,6 +62,7 @@ mod respond;
 mod resume;
 mod route;
 mod select;
+mod sent;
 mod serve;
 mod settle;
 mod signed;
@@ -362,6 +363,7 @@ impl Handler for Arc<Edge> {
     type Body = Body;
     type Answer = Answer;
 
+    #[inline(always)]
     fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
         self.answer(request, conn, arrived)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use super::CACHE_STATUS;
 use super::admit::Admitted;
@@ -68,15 +68,17 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
     let head = &object.head;
     let age_secs = head.freshness.age_secs(serving.now);
     let second = (age_secs, serving.status.ttl.unwrap_or(0));
-    let headers = serving.admitted.head_of(object, encoded, second, || {
+    let as_lines = request.version < Version::HTTP_2 && !body.is_empty();
+    let ready = serving.admitted.head_of((object, encoded), second, as_lines, || {
         let mut headers = head.headers.clone();
         chosen.apply(&mut headers);
         finish_head(&mut headers, serving, head, Some(age_secs.into()));
         headers
     });
-    let mut response = Response::new(Body::stored(body.clone(), 0..body.len()));
+    let body = Body::stored(body.clone(), 0..body.len()).with_lines(ready.lines);
+    let mut response = Response::new(body);
     *response.status_mut() = head.status;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = ready.fields;
     response
 }
 

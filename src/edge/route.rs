@@ -4,13 +4,14 @@
 //! A route follows from the configuration, which an edge never changes, and from what is compared in
 //! full before it is used again: scheme, host and target as they were sent, with GET.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::config::{Site, Treatment};
-use crate::object::{self, Encoded, Object};
+use super::sent::{ReadyHead, Sent};
+use crate::object::{Encoded, Object};
 use crate::rules::key::{CacheKey, Scheme};
 use crate::telemetry::worker_slot;
 
@@ -30,17 +31,6 @@ pub(super) struct Route {
     pub(super) path_at: usize,
     /// Of the response as it is stored, and of the encoding that was asked for last.
     sent: Mutex<[Sent; 2]>,
-}
-
-/// The head that whole hits were last sent with. Within a second it does not change.
-#[derive(Debug, Default)]
-struct Sent {
-    object: Weak<Object>,
-    encoded: Weak<Encoded>,
-    age_secs: u64,
-    ttl_secs: i64,
-    /// From the second hit in that second on.
-    headers: Option<HeaderMap>,
 }
 
 impl Route {
@@ -68,48 +58,20 @@ impl Route {
     }
 
     /// The head of a whole hit, perhaps in an encoding, in its second (age and seconds left): made by `make`, or a copy of
-    /// what that made.
+    /// what that made; with most of it as lines for HTTP/1.1, if that is wanted.
     pub(super) fn head_of(
         &self,
-        object: &Arc<Object>,
-        encoded: Option<&Arc<Encoded>>,
+        (object, encoded): (&Arc<Object>, Option<&Arc<Encoded>>),
         second: (u64, i64),
+        as_lines: bool,
         make: impl FnOnce() -> HeaderMap,
-    ) -> HeaderMap {
+    ) -> ReadyHead {
         match self.sent.try_lock() {
-            Some(mut sent) => sent[usize::from(encoded.is_some())].head_of(object, encoded, second, make),
-            None => make(),
+            Some(mut sent) => {
+                sent[usize::from(encoded.is_some())].head_of((object, encoded), second, as_lines, make)
+            }
+            None => ReadyHead::of(make()),
         }
-    }
-}
-
-impl Sent {
-    fn head_of(
-        &mut self,
-        object: &Arc<Object>,
-        encoded: Option<&Arc<Encoded>>,
-        (age_secs, ttl_secs): (u64, i64),
-        make: impl FnOnce() -> HeaderMap,
-    ) -> HeaderMap {
-        let is_same = (self.age_secs, self.ttl_secs) == (age_secs, ttl_secs)
-            // The weak references keep the addresses from being others'.
-            && std::ptr::eq(self.object.as_ptr(), Arc::as_ptr(object))
-            && encoded.is_none_or(|encoded| std::ptr::eq(self.encoded.as_ptr(), Arc::as_ptr(encoded)));
-        if !is_same {
-            let encoded = encoded.map_or_else(Weak::new, Arc::downgrade);
-            *self = Self { object: Arc::downgrade(object), encoded, age_secs, ttl_secs, headers: None };
-            return make();
-        }
-        if let Some(headers) = &self.headers {
-            return headers.clone();
-        }
-        if let Some(encodings) = &object.encodings {
-            encodings.warm();
-        }
-        let headers = make();
-        // Values of its own: the workers would fight over the reference count of the stored ones.
-        self.headers = Some(object::compact(&headers));
-        headers
     }
 }
 
@@ -200,13 +162,7 @@ mod tests {
     use std::cell::Cell;
     use std::convert::Infallible;
 
-    use http::{HeaderValue, StatusCode, header};
-
     use super::*;
-    use crate::object::{Body, Head};
-    use crate::rules::freshness::Freshness;
-    use crate::rules::time::Millis;
-    use crate::rules::vary::VaryRule;
 
     fn url<'a>(host: &'a str, target: &'a str) -> Url<'a> {
         Url { scheme: Scheme::Http, host: host.as_bytes(), target }
@@ -265,51 +221,5 @@ mod tests {
             assert_eq!(routes.get(url("a.example", "/"), || Err("no")), Err("no"));
         }
         assert_eq!(routes.get(url("a.example", "/"), || Ok::<_, &str>(7)).as_deref(), Ok(&7));
-    }
-
-    fn object() -> Arc<Object> {
-        let freshness = Freshness {
-            response_time: Millis(0),
-            initial_age_ms: 0,
-            fresh_until: Millis(1),
-            swr_until: Millis(1),
-            sie_until: Millis(1),
-            no_cache: false,
-            never_stale: false,
-            source: "max-age",
-            strip_fields: Box::default(),
-        };
-        let rule = VaryRule::default();
-        let variant = rule.key(&HeaderMap::new());
-        let key = CacheKey::new(Scheme::Http, "a.example", "/", None);
-        let head = Head::new(key, StatusCode::OK, HeaderMap::new(), (rule, variant), freshness);
-        Arc::new(Object::new(Arc::new(head), Arc::new(Body::default()), &Arc::default()))
-    }
-
-    #[test]
-    fn a_head_is_sent_again_within_its_second_and_for_its_object_only() {
-        let (mut sent, made) = (Sent::default(), Cell::new(0));
-        let mut send = |object: &Arc<Object>, age_secs, ttl_secs| {
-            let head = sent.head_of(object, None, (age_secs, ttl_secs), || {
-                made.set(made.get() + 1);
-                [(header::AGE, HeaderValue::from(made.get()))].into_iter().collect()
-            });
-            (head[header::AGE].to_str().map(str::to_owned).unwrap_or_default(), made.get())
-        };
-        let (first, second) = (object(), object());
-        let rows = [
-            ((&first, 0, 9), ("1", 1)),
-            ((&first, 0, 9), ("2", 2)),
-            ((&first, 0, 9), ("2", 2)),
-            ((&second, 0, 9), ("3", 3)),
-            ((&second, 1, 9), ("4", 4)),
-            ((&second, 1, 8), ("5", 5)),
-            ((&second, 1, 8), ("6", 6)),
-            ((&second, 1, 8), ("6", 6)),
-            ((&first, 1, 8), ("7", 7)),
-        ];
-        for ((object, age, ttl), (head, made)) in rows {
-            assert_eq!(send(object, age, ttl), (head.to_owned(), made));
-        }
     }
 }

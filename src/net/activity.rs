@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::Limits;
 use super::integrity::Integrity;
 use super::interim::InterimQueue;
+use super::lines::Lines;
 
 /// How long a closing connection may take to read what the client still sends, so that a reset
 /// does not destroy the response on its way (RFC 9112 §9.6).
@@ -44,6 +45,8 @@ pub(super) struct Activity {
     /// When the connection was polled last, in nanoseconds since `started`.
     polled_at: AtomicU64,
     is_h2: AtomicBool,
+    /// Whether TLS is to keep its records back for now, since more are coming.
+    is_corked: AtomicBool,
     is_leaving: AtomicBool,
     /// Whether a request's head was ever complete.
     has_begun: AtomicBool,
@@ -64,6 +67,7 @@ pub(super) struct Activity {
     /// 0 while it waits for its source.
     streams: Mutex<Vec<StreamSlot>>,
     pub(super) interim: InterimQueue,
+    pub(super) lines: Lines,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +84,7 @@ impl Activity {
             started: Instant::now(),
             polled_at: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),
+            is_corked: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             read_while_busy: AtomicBool::new(false),
@@ -94,6 +99,7 @@ impl Activity {
             draining_since: AtomicU64::new(0),
             streams: Mutex::new(Vec::new()),
             interim: InterimQueue::default(),
+            lines: Lines::default(),
         }
     }
 
@@ -124,6 +130,17 @@ impl Activity {
 
     pub(super) fn clock_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64 + 1
+    }
+
+    /// TLS is to keep its records back, or not any more.
+    #[inline]
+    pub(super) fn cork(&self, corked: bool) {
+        self.is_corked.store(corked, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn is_corked(&self) -> bool {
+        self.is_corked.load(Relaxed)
     }
 
     pub(super) fn set_h2(&self) {

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
+use super::Outgoing;
 use super::activity::Activity;
 use crate::region;
 
@@ -128,7 +129,7 @@ impl<F> Answering<F> {
     }
 }
 
-impl<B, F: Future<Output = Response<B>> + Unpin> Future for Answering<F> {
+impl<B: Outgoing, F: Future<Output = Response<B>> + Unpin> Future for Answering<F> {
     type Output = Result<Response<ResponseBody<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -142,6 +143,12 @@ impl<B, F: Future<Output = Response<B>> + Unpin> Future for Answering<F> {
             && ending.activity.is_leaving()
         {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(ending) = &self.ending
+            && let Some(lines) = response.body_mut().take_lines()
+        {
+            // Whoever was promised a body of HTTP/1.1 speaks it.
+            ending.activity.lines.put(lines);
         }
         match self.ending.take() {
             Some(ending) => Poll::Ready(Ok(response.map(|body| ending.with(body)))),

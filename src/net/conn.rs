@@ -189,7 +189,7 @@ async fn speak<H: Handler, I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H::Body: Unpin,
 {
-    let peer = info.peer;
+    let (peer, is_secure) = (info.peer, info.is_secure());
     let info = Arc::new(info);
     let limits = server.limits();
     let service = {
@@ -227,7 +227,8 @@ async fn speak<H: Handler, I>(
                 .max_header_list_size(limits.header_bytes as u32)
                 .max_send_buf_size(H2_SEND_BUFFER_BYTES)
                 .serve_connection(TokioIo::new(cork.clone()), service);
-            drive(Box::pin(Corked { conn: Box::pin(conn), cork }), &activity, &limits, phase).await
+            let records = is_secure.then(|| activity.clone());
+            drive(Box::pin(Corked { conn: Box::pin(conn), cork, records }), &activity, &limits, phase).await
         }
     };
     if let Err(end) = result {

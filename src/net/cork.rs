@@ -2,7 +2,9 @@
 //!
 //! h2 writes frame by frame and flushes after each one with data, and every such write would be a TLS record and a
 //! system call of its own. What it writes while its connection is polled is held here instead, up to a record's length,
-//! and goes out when the poll is over: the answers to all requests that came together leave together.
+//! and goes out when the poll is over: the answers to all requests that came together leave together. Longer data is cut
+//! where a record ends, which a frame of 16 KiB and its header would overrun by a few bytes; and the records that are
+//! made of it are kept by TLS meanwhile (`io.rs`), so that several leave by one system call.
 
 use std::future::Future;
 use std::io::{ErrorKind, IoSlice, Result};
@@ -13,10 +15,26 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::activity::Activity;
+
 /// The longest plaintext of a TLS record (RFC 8446 §5.1). What is longer goes out at once, and not copied.
 const RECORD_BYTES: usize = 16 * 1024;
 /// Slices that are written at once; h2 has two.
 const SLICES: usize = 8;
+
+/// The slices up to where a record begins that they do not fill; all of them, if that is the first.
+fn whole_records<'a>(slices: impl Iterator<Item = &'a [u8]> + Clone) -> [IoSlice<'a>; SLICES] {
+    let total: usize = slices.clone().take(SLICES).map(<[u8]>::len).sum();
+    let whole = total / RECORD_BYTES * RECORD_BYTES;
+    let mut left = if whole > 0 { whole } else { total };
+    let mut cut = [IoSlice::new(&[]); SLICES];
+    for (slot, slice) in cut.iter_mut().zip(slices) {
+        let kept = slice.len().min(left);
+        *slot = IoSlice::new(&slice[..kept]);
+        left -= kept;
+    }
+    cut
+}
 
 /// A byte stream that flushes only when it is [uncorked](Corked).
 #[derive(Debug)]
@@ -72,18 +90,16 @@ impl<I: AsyncWrite + Unpin> Held<I> {
     /// Writes what is held and what comes behind it; how many bytes of the latter were taken.
     fn poll_with(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         while self.taken < self.bytes.len() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            slices[0] = IoSlice::new(&self.bytes[self.taken..]);
-            for (slot, buf) in slices[1..].iter_mut().zip(bufs) {
-                *slot = IoSlice::new(buf);
-            }
+            let held = std::iter::once(&self.bytes[self.taken..]);
+            let slices = whole_records(held.chain(bufs.iter().map(|buf| &**buf)));
             let n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?;
             let behind = self.took(n)?;
             if behind > 0 {
                 return Poll::Ready(Ok(behind));
             }
         }
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let slices = whole_records(bufs.iter().map(|buf| &**buf));
+        Pin::new(&mut self.io).poll_write_vectored(cx, &slices)
     }
 
     fn check(&self) -> Result<()> {
@@ -149,13 +165,21 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Cork<I> {
 pub(super) struct Corked<C, I> {
     pub(super) conn: Pin<Box<C>>,
     pub(super) cork: Cork<I>,
+    /// What keeps TLS's records back, where there is TLS.
+    pub(super) records: Option<Arc<Activity>>,
 }
 
 impl<C: Future, I: AsyncWrite + Unpin> Future for Corked<C, I> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(records) = &self.records {
+            records.cork(true);
+        }
         let polled = self.conn.as_mut().poll(cx);
+        if let Some(records) = &self.records {
+            records.cork(false);
+        }
         let mut held = self.cork.0.lock();
         let flushed = match held.poll_held(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut held.io).poll_flush(cx),
@@ -235,7 +259,7 @@ mod tests {
             }
             Ok(())
         });
-        Corked { conn, cork: cork.clone() }.await
+        Corked { conn, cork: cork.clone(), records: None }.await
     }
 
     async fn written(cork: Cork<Writes>) -> Vec<Vec<u8>> {

@@ -2,8 +2,9 @@
 //!
 //! - hyper answers a head that it can't parse by itself, with a bare status. The handler's answer takes its place.
 //! - hyper sends no interim responses but 100. The handler's go between its messages.
+//! - hyper writes a head field by field. Lines that are ready ([`super::lines`]) go in at the end of a short one.
 //!
-//! Both rest on one fact: hyper calls `poll_flush` only when its buffer is empty (`pipeline_flush` is off), so that the
+//! The first two rest on one fact: hyper calls `poll_flush` only when its buffer is empty (`pipeline_flush` is off), so that the
 //! next byte it writes begins a message or goes on with a body. When no request was in flight at that time and none has
 //! begun since, it can only be an answer of hyper's own.
 
@@ -16,6 +17,7 @@ use http::{Response, StatusCode, header};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::lines::Written;
 use super::{ConnInfo, Handler};
 
 /// A connection's byte stream as hyper sees it.
@@ -75,6 +77,15 @@ impl<I: AsyncWrite + Unpin, H: Handler> Http1Io<I, H> {
         }
         self.ahead = Vec::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes hyper's bytes with the lines that the response has brought along.
+    fn poll_with_lines(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let Self { inner, info, .. } = self;
+        let write = |bufs: &[IoSlice<'_>]| Pin::new(inner).poll_write_vectored(cx, bufs);
+        let Written { taken, left } = ready!(info.activity.lines.write(bufs, write))?;
+        self.ahead = left;
+        Poll::Ready(Ok(taken))
     }
 
     /// The handler's answer for hyper's, if these bytes are one.
@@ -145,6 +156,9 @@ impl<I: AsyncWrite + Unpin, H: Handler> AsyncWrite for Http1Io<I, H> {
             return Poll::Ready(Ok(replaced));
         }
         self.is_flushed = false;
+        if self.info.activity.lines.is_waiting() {
+            return self.poll_with_lines(cx, &[IoSlice::new(buf)]);
+        }
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -160,6 +174,9 @@ impl<I: AsyncWrite + Unpin, H: Handler> AsyncWrite for Http1Io<I, H> {
             return Poll::Ready(Ok(replaced));
         }
         self.is_flushed = false;
+        if self.info.activity.lines.is_waiting() {
+            return self.poll_with_lines(cx, bufs);
+        }
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

@@ -18,6 +18,7 @@ mod integrity;
 mod interim;
 mod io;
 mod limits;
+mod lines;
 mod listener;
 mod metrics;
 mod phase;
@@ -39,6 +40,7 @@ pub use certificates::{CertificateMetrics, Certificates, Prepared};
 pub use inherited::{Inherited, bind_or_inherit};
 pub use interim::Interim;
 pub use limits::{Connections, client_of};
+pub use lines::Outgoing;
 pub use listener::{BindError, Bound, ListenConfig, Server, bind};
 pub use metrics::NetMetrics;
 pub use phase::Phase;
@@ -107,10 +109,7 @@ impl ConnInfo {
 /// Answers requests. Cloned for each connection, so cloning is to be cheap.
 pub trait Handler: Clone + Send + Sync + Unpin + 'static {
     /// The body of its answers.
-    type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + Send
-        + Unpin
-        + 'static;
+    type Body: Outgoing;
 
     /// An answer on its way. It is moved about: what is large is better boxed.
     type Answer: Future<Output = Response<Self::Body>> + Send + Unpin + 'static;

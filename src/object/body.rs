@@ -21,8 +21,8 @@ use crate::rules::key::KeyHash;
 
 /// How long pages that were in memory are taken to be there still.
 const LEASE_MS: u64 = 2000;
-/// A slice is no longer than this, so that a slow client's next one is looked at again.
-const SLICE_BYTES: u64 = 256 * 1024;
+/// A slice is no longer than this, so that a slow client's next one is looked at again; a part is one.
+const SLICE_BYTES: u64 = 512 * 1024;
 /// What a mapped part costs in memory.
 const PART_OVERHEAD_BYTES: u64 = 192;
 

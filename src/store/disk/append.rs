@@ -23,6 +23,9 @@ const IMPATIENCE: Duration = Duration::from_secs(10);
 /// More pieces than this are copied together before they are written.
 const PIECES: usize = 64;
 
+/// What there is between frames and behind their ends.
+static ZEROES: [u8; format::PAGE_BYTES as usize] = [0; format::PAGE_BYTES as usize];
+
 /// The segment that is written to.
 pub(super) struct Active {
     pub(super) segment: Arc<Segment>,
@@ -68,7 +71,7 @@ impl Writer {
         if health.mode() == Mode::Off || (health.mode() == Mode::ReadOnly && !health.is_retry_due()) {
             return Err(NotWritten);
         }
-        self.make_room(frame.length())?;
+        self.make_room(frame.length() + frame.gap_at(0))?;
         // A write behind the end of a file that was cut short would make its loss a hole of zeroes.
         if let Some(active) = &self.active {
             active.segment.check_length();
@@ -78,13 +81,18 @@ impl Writer {
             }
         }
         let Some(active) = &mut self.active else { return Err(NotWritten) };
-        let offset = active.used as u32;
+        let (begin, gap) = (active.used, frame.gap_at(active.used));
+        let offset = (begin + gap) as u32;
+        let filler = Frame::padding(gap).map(|filler| filler.encode(active.segment.id, begin as u32));
         let header = frame.encode(active.segment.id, offset);
-        let padding = [0; format::ALIGN as usize];
         let payload: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let padding = &padding[..(frame.length() - payload) as usize - HEADER_BYTES];
+        let padding = &ZEROES[..(frame.length() - payload) as usize - HEADER_BYTES];
         let together;
-        let mut slices = vec![IoSlice::new(&header)];
+        let mut slices = Vec::with_capacity(pieces.len().min(PIECES) + 4);
+        if let Some(filler) = &filler {
+            slices.extend([IoSlice::new(filler), IoSlice::new(&ZEROES[..gap as usize - HEADER_BYTES])]);
+        }
+        slices.push(IoSlice::new(&header));
         if pieces.len() > PIECES {
             together = pieces.concat();
             slices.push(IoSlice::new(&together));
@@ -92,13 +100,13 @@ impl Writer {
             slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
         }
         slices.push(IoSlice::new(padding));
-        let written = active.segment.file().write_at(&slices, u64::from(offset));
-        active.used += frame.length();
+        let written = active.segment.file().write_at(&slices, begin);
+        active.used = u64::from(offset) + frame.length();
         active.segment.set_used_bytes(active.used);
         self.tier.health.wrote(&written);
         written.map_err(|_| NotWritten)?;
         self.tier.health.recover();
-        self.tier.counters.wrote_bytes(frame.length(), payload);
+        self.tier.counters.wrote_bytes(gap + frame.length(), payload);
         active.segment.set_first_version(frame.version);
         active.frames.push(FrameEntry {
             kind: frame.kind,

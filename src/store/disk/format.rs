@@ -11,6 +11,9 @@
 //!           └────────┴──────┴──────┴─────────┘
 //! ```
 //!
+//! The body of a large part begins with a page: a kernel that sends pages from the middle of one to the middle of the
+//! next took twice as long for 1 MiB. A frame of padding before it fills what is between.
+//!
 //! All numbers are little-endian. Checksums are BLAKE3, cut to 128 or 64 bits.
 //!
 //! ```text
@@ -37,6 +40,9 @@ use crate::rules::key::KeyHash;
 pub(super) const FORMAT: u32 = 2;
 /// Everything begins at a multiple of this.
 pub(super) const ALIGN: u64 = 64;
+/// The bodies of parts of [`PAGED_BYTES`] and more do at a multiple of this.
+pub(super) const PAGE_BYTES: u64 = 4096;
+pub(super) const PAGED_BYTES: u32 = 32 * 1024;
 /// Of a segment, a frame, and a trailer.
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const ENTRY_BYTES: usize = 40;
@@ -56,11 +62,13 @@ pub(super) enum Kind {
     Tombstone = 3,
     /// The key is to be revalidated before its next use.
     MustRevalidate = 4,
+    /// Nothing, and in no footer.
+    Padding = 5,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Response, Self::Part, Self::Tombstone, Self::MustRevalidate]
+        [Self::Response, Self::Part, Self::Tombstone, Self::MustRevalidate, Self::Padding]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -99,6 +107,22 @@ impl Frame {
     /// Its length in the segment, with header and padding.
     pub(super) fn length(&self) -> u64 {
         frame_length(u64::from(self.meta_bytes) + u64::from(self.body_bytes))
+    }
+
+    /// Bytes between `offset`, where the last frame has ended, and this one.
+    pub(super) fn gap_at(&self, offset: u64) -> u64 {
+        if self.kind != Kind::Part || self.body_bytes < PAGED_BYTES {
+            return 0;
+        }
+        let body_at = offset + HEADER_BYTES as u64;
+        body_at.next_multiple_of(PAGE_BYTES) - body_at
+    }
+
+    /// What fills a gap, if there is one.
+    pub(super) fn padding(gap: u64) -> Option<Self> {
+        let body_bytes = gap.checked_sub(HEADER_BYTES as u64)? as u32;
+        let (key, sum) = (KeyHash(0), Sum::default());
+        Some(Self { kind: Kind::Padding, flags: 0, key, meta_bytes: 0, body_bytes, version: 0, sum })
     }
 
     /// The header's bytes for a frame at `offset` of segment `id`.

@@ -209,7 +209,9 @@ fn scan(bytes: &[u8], id: u32) -> Scan {
     while at + HEADER_BYTES <= bytes.len() {
         match frame_at(bytes, id, at) {
             Ok((frame, is_whole)) => {
-                if is_whole {
+                if !is_whole {
+                    found.lost_bytes += frame.length();
+                } else if frame.kind != Kind::Padding {
                     found.frames.push(Entry {
                         kind: frame.kind,
                         flags: frame.flags,
@@ -218,8 +220,6 @@ fn scan(bytes: &[u8], id: u32) -> Scan {
                         offset: at as u32,
                         length: frame.length() as u32,
                     });
-                } else {
-                    found.lost_bytes += frame.length();
                 }
                 at += frame.length() as usize;
             }
@@ -272,6 +272,7 @@ fn apply(tier: &Tier, segment: &Arc<Segment>, frame: &Entry) {
             tier.index.mark_must_revalidate(frame.key);
             None
         }
+        Kind::Padding => None,
     };
     if let Some(old) = old
         && let Some(segment) = tier.table.at(old.location.slot)
