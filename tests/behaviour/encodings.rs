@@ -225,16 +225,16 @@ fn encodings_follow_their_object() {
     let body = text(100_000, 5);
     let other = text(100_000, 6);
     let origin = Origin::start();
-    let tagged = |tag: &str, body: &[u8]| {
-        respond(200, &[("Cache-Control", "max-age=1"), ("Content-Type", "text/css"), ("ETag", tag)], body)
+    let tagged = |tag: &str, lifetime: &str, body: &[u8]| {
+        respond(200, &[("Cache-Control", lifetime), ("Content-Type", "text/css"), ("ETag", tag)], body)
     };
     let (one, two) = (body.clone(), other.clone());
     origin.on("/a", move |seen| match seen.field("if-none-match") {
         Some("\"one\"") if seen.field("x-two").is_none() => {
             respond(304, &[("ETag", "\"one\""), ("X-New", "1"), ("Cache-Control", "max-age=600")], "")
         }
-        _ if seen.field("x-two").is_some() => tagged("\"two\"", &two),
-        _ => tagged("\"one\"", &one),
+        _ if seen.field("x-two").is_some() => tagged("\"two\"", "max-age=600", &two),
+        _ => tagged("\"one\"", "max-age=1", &one),
     });
     let node = node(&origin).start();
     node.get("/a");
