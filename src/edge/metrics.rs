@@ -9,6 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::refusal::Reason;
+use crate::rules::encoding::Coding;
 use crate::telemetry::{Cells, Histogram, encode_cells};
 
 /// How a request was answered.
@@ -88,13 +89,16 @@ pub struct EdgeMetrics {
     /// By site index; the last is for requests without a site.
     sites: Vec<Arc<SiteMetrics>>,
     refused: Arc<Cells>,
+    /// Bytes, by coding.
+    saved: Arc<Cells>,
 }
 
 impl EdgeMetrics {
     /// All at zero.
     pub fn new(workers: usize, names: Vec<Arc<str>>) -> Self {
         let sites = (0..=names.len()).map(|_| Arc::new(SiteMetrics::new(workers))).collect();
-        Self { names, sites, refused: Arc::new(Cells::new(workers, Reason::ALL.len())) }
+        let cells = |width| Arc::new(Cells::new(workers, width));
+        Self { names, sites, refused: cells(Reason::ALL.len()), saved: cells(Coding::ALL.len()) }
     }
 
     /// The same counters for sites that may be others: a name that stays goes on where it is.
@@ -104,7 +108,7 @@ impl EdgeMetrics {
             known.map_or_else(|| Arc::new(SiteMetrics::new(workers)), |(_, site)| site.clone())
         };
         let sites = names.iter().map(of).chain(self.sites.last().cloned()).collect();
-        Self { names, sites, refused: self.refused.clone() }
+        Self { names, sites, refused: self.refused.clone(), saved: self.saved.clone() }
     }
 
     fn site(&self, index: Option<usize>) -> &SiteMetrics {
@@ -133,6 +137,12 @@ impl EdgeMetrics {
         let metrics = self.site(site);
         metrics.bytes.add(outcome as usize, bytes);
         metrics.duration.observe_us(outcome as usize, took_us);
+    }
+
+    /// An encoding at rest is sent in place of what is stored.
+    #[inline]
+    pub(super) fn saved(&self, coding: Coding, bytes: u64) {
+        self.saved.add(coding as usize, bytes);
     }
 
     pub(super) fn refused(&self, reason: Reason) {
@@ -234,6 +244,13 @@ impl Collector for EdgeMetrics {
         for reason in Reason::ALL {
             let labels = [("reason", reason.as_str())];
             encode_cells(&mut family, &labels, self.refused.sum(reason as usize))?;
+        }
+        let help = "Bytes that hits were shorter by because an encoding at rest was sent";
+        let mut family =
+            encoder.encode_descriptor("compress_saved_bytes", help, None, MetricType::Counter)?;
+        for coding in Coding::ALL.into_iter().filter(|coding| *coding != Coding::Identity) {
+            let labels = [("encoding", coding.as_str())];
+            encode_cells(&mut family, &labels, self.saved.sum(coding as usize))?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use super::body::{Body, Part};
 use super::coded::Coded;
 use super::compress;
 use super::flight::Flight;
+use super::metrics::EdgeMetrics;
 use super::negotiate::{self, Chosen};
 use super::slices::{SlicedBody, SlicesReader};
 use crate::encode::{Level, Transcoder};
@@ -41,6 +42,7 @@ pub(super) struct Serving<'a> {
     pub(super) now: Millis,
     /// Whether the origin has confirmed the response for this request, or just sent it.
     pub(super) is_validated: bool,
+    pub(super) metrics: &'a EdgeMetrics,
 }
 
 enum Selected {
@@ -62,7 +64,11 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
     let chosen = negotiate::choose(object, &request.headers, serving.admitted);
     let (body, encoded) = match &chosen {
         Chosen::AsItIs => (&object.body, None),
-        Chosen::Made(encoded) => (&encoded.body, Some(*encoded)),
+        Chosen::Made(encoded) => {
+            let saved = object.body.len().saturating_sub(encoded.body.len());
+            serving.metrics.saved(encoded.coding, saved);
+            (&encoded.body, Some(*encoded))
+        }
         Chosen::Live { .. } => return from_chosen(serving, object, chosen),
     };
     let head = &object.head;

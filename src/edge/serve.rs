@@ -36,8 +36,8 @@ impl Edge {
             detail: Some(object.tier()),
             ..CacheStatus::default()
         };
-        let serving =
-            Serving { node: &self.config.node, admitted, request: parts, status, now, is_validated: false };
+        let (node, metrics) = (&*self.config.node, &self.metrics);
+        let serving = Serving { node, admitted, request: parts, status, now, is_validated: false, metrics };
         respond::hit(&serving, object)
     }
 
@@ -68,6 +68,7 @@ impl Edge {
         status: CacheStatus<'a>,
         is_validated: bool,
     ) -> Serving<'a> {
-        Serving { node: &self.config.node, admitted, request, status, now: self.clock.now(), is_validated }
+        let (node, metrics, now) = (&*self.config.node, &self.metrics, self.clock.now());
+        Serving { node, admitted, request, status, now, is_validated, metrics }
     }
 }

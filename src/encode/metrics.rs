@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::Pool;
+use super::{LiveTurn, Pool};
 use crate::rules::encoding::Coding;
 use crate::telemetry::{encode_cells, encode_gauge};
 
@@ -75,6 +75,13 @@ impl Collector for Pool {
         family.encode_counter::<NoLabelSet, f64, f64>(&seconds, None)?;
         let help = "Objects whose encodings wait to be made";
         let mut family = encoder.encode_descriptor("compress_queue", help, None, MetricType::Gauge)?;
-        encode_gauge(&mut family, &[("", ""); 0], self.waiting() as f64)
+        encode_gauge(&mut family, &[("", ""); 0], self.waiting() as f64)?;
+        let help =
+            "Turns to encode a large body on its way; refused: enough others did, and it was sent as it is";
+        let mut family = encoder.encode_descriptor("compress_live", help, None, MetricType::Counter)?;
+        for (outcome, count) in LiveTurn::counts() {
+            encode_cells(&mut family, &[("outcome", outcome)], count)?;
+        }
+        Ok(())
     }
 }

@@ -25,7 +25,7 @@ use super::io::TrackedIo;
 use super::limits::Permit;
 use super::listener::Server;
 use super::metrics::End;
-use super::phase::drain_of;
+use super::phase::close_of;
 use super::proxy_protocol::{self, Addresses};
 use super::watchdog::Watchdog;
 use super::{ConnInfo, Handler, Limits, Phase};
@@ -40,8 +40,6 @@ const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 const HYPER_MAX_HEADERS: usize = 100;
 /// What hyper may buffer of a connection in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// A handshake that has begun when the node drains has this long.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// After GOAWAY an idle HTTP/2 client has this long to close.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
@@ -60,11 +58,11 @@ pub(super) async fn serve_proxied<H: Handler>(
     phase: watch::Receiver<Phase>,
 ) {
     let Some(mut info) = ends_of(&stream) else { return };
-    let mut drains = phase.clone();
+    let mut closes = phase.clone();
     let header = async {
         tokio::select! {
             header = proxy_protocol::read(&mut stream) => Some(header),
-            () = drain_of(&mut drains) => None,
+            () = close_of(&mut closes) => None,
         }
     };
     match timeout(server.limits().header_timeout, header).await {
@@ -103,12 +101,12 @@ pub(super) async fn serve<H: Handler>(
     let header_timeout = server.limits().header_timeout;
     let activity = info.activity.clone();
     let Some(acceptor) = tls else {
-        let mut drains = phase.clone();
+        let mut closes = phase.clone();
         let detected = async {
             tokio::select! {
                 protocol = detect(&stream) => protocol,
                 // Opened ahead of time, as browsers do, and still unused: nobody misses it.
-                () = drain_of(&mut drains) => None,
+                () = close_of(&mut closes) => None,
             }
         };
         let protocol = match timeout(header_timeout, detected).await {
@@ -133,14 +131,11 @@ async fn serve_tls<H: Handler>(
     let (peer, header_timeout) = (info.peer, server.limits().header_timeout);
     let io = TrackedIo::new(stream, activity.clone());
     // Boxed, so that the handshake's state is gone when the connection idles.
-    let mut drains = phase.clone();
+    let mut closes = phase.clone();
     let handshake = async {
         tokio::select! {
             accepted = acceptor.accept(io) => accepted,
-            () = async {
-                drain_of(&mut drains).await;
-                tokio::time::sleep(DRAIN_GRACE).await;
-            } => Err(std::io::ErrorKind::TimedOut.into()),
+            () = close_of(&mut closes) => Err(std::io::ErrorKind::TimedOut.into()),
         }
     };
     match Box::pin(timeout(header_timeout, handshake)).await {
@@ -301,7 +296,7 @@ async fn drive(
     let mut is_draining = false;
     loop {
         let now = *phase.borrow_and_update();
-        if now == Phase::Leave && !is_draining && !activity.is_h2() {
+        if matches!(now, Phase::Leave | Phase::Drain) && !is_draining && !activity.is_h2() {
             // A request may be on its way: it is answered, and its client told to come no more.
             activity.leave();
         } else if now != Phase::Run && !is_draining {

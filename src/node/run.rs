@@ -33,7 +33,9 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 const BLOCKING_THREADS: usize = 8;
 /// Fills under way may take this long before another process has the store; longer ones are not stored.
 const FILLS_PATIENCE: Duration = Duration::from_secs(1);
-/// After a handover, connections on which no request comes are closed.
+/// In a drain, connections on which no request comes are closed after this time: one may be on its way.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+/// After a handover likewise.
 const LEAVE_GRACE: Duration = Duration::from_secs(5);
 
 /// What the listeners are told.
@@ -167,6 +169,8 @@ impl Node {
                 let closing = async {
                     tokio::time::sleep(drain_delay).await;
                     phases.data.send_replace(Phase::Drain);
+                    tokio::time::sleep(CLOSE_GRACE).await;
+                    phases.data.send_replace(Phase::Close);
                 };
                 let drained = tokio::time::timeout(drain_delay + drain_timeout, workers_ended(deaths));
                 self.or_stopped(usize::from(is_signal), closing, drained).await
@@ -175,8 +179,8 @@ impl Node {
                 self.leave_to(heir, phases).await;
                 let closing = async {
                     tokio::time::sleep(LEAVE_GRACE).await;
-                    phases.data.send_replace(Phase::Drain);
-                    phases.admin.send_replace(Phase::Drain);
+                    phases.data.send_replace(Phase::Close);
+                    phases.admin.send_replace(Phase::Close);
                 };
                 let drained = async { tokio::join!(workers_ended(deaths), admin.join_all()) };
                 let drained = tokio::time::timeout(drain_timeout, drained);

@@ -96,6 +96,11 @@ fn each_client_gets_what_it_prefers_and_nothing_else() {
     }
     assert_eq!(coding(&node.get("/a")), "identity", "without the field");
     assert_eq!(origin.count("/a"), 1, "the cache is not split");
+    let saved = "larder_compress_saved_bytes_total{encoding=\"gzip\"}";
+    let (before, of_one) = (node.metric(saved), body.len() - length("gzip"));
+    asked("/a", "gzip").to(&node);
+    node.get("/a");
+    assert_eq!(node.metric(saved) - before, 2.0 * of_one as f64, "each hit counts once");
 }
 
 #[test]

@@ -71,6 +71,37 @@ fn idle_connections_close_and_the_program_ends() {
 }
 
 #[test]
+fn what_was_sent_when_a_drain_begins_is_answered() {
+    let origin = Origin::with("/a", FRESH, "a");
+    let proxied = "[[listen]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = true";
+    let mut node = node(&origin).node("trusted_proxies = [\"127.0.0.1\"]").extra(proxied).start();
+    node.get("/a").assert_status(200);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(node.http())).collect();
+    for used in &mut clients {
+        used.exchange(&get("/a")).assert_status(200);
+    }
+    let request = get("/a").bytes();
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 80\r\n";
+    // The signal and all that comes before it are there when the node looks again.
+    node.signal(Signal::STOP);
+    for used in &mut clients {
+        used.send(&request);
+    }
+    for n in 0..16 {
+        let mut new = Client::connect(node.listener(false, usize::from(n % 2 == 1)));
+        new.send(&[if n % 2 == 1 { &header[..] } else { b"" }, &request].concat());
+        clients.push(new);
+    }
+    node.signal(Signal::TERM);
+    node.signal(Signal::CONT);
+    for (n, client) in clients.iter_mut().enumerate() {
+        let answer = client.try_response("GET").unwrap_or_else(|broken| panic!("client {n}: {broken:?}"));
+        answer.assert_status(200).assert_body("a");
+    }
+    assert!(node.wait(PATIENCE).is_some_and(|status| status.success()), "{:?}", node.exited());
+}
+
+#[test]
 fn the_last_response_of_a_connection_says_that_it_closes() {
     let (origin, gate) = (Origin::start(), Gate::new());
     let held = gate.clone();

@@ -1,5 +1,6 @@
 //! A steady load, every body compared, while the node is reloaded, its certificates renewed and its binary upgraded:
-//! not one request fails. `LARDER_STEADY_RATE` (requests a second) and `LARDER_STEADY_FULL=1` make it the whole proof.
+//! not one request fails. `LARDER_STEADY_FULL=1` makes it the whole proof, at `LARDER_STEADY_RATE` (5000) requests a
+//! second, which have to be reached; let `LARDER_BIN` name a release build then.
 
 use std::fs;
 use std::sync::Arc;
@@ -9,19 +10,24 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use crate::support::client::Client;
+use crate::support::lean::Expected;
 use crate::support::node::{Node, is_alive, node};
 use crate::support::origin::{FRESH, Origin};
 use crate::support::request::get;
 use crate::support::tls::{Ca, Issued};
 use crate::support::{PATIENCE, eventually, heavy, holds_within, pattern};
 
-const THREADS: usize = 4;
-/// Connections of a thread: plain ones, and one over TLS.
-const CONNECTIONS: usize = 6;
+const THREADS: usize = 2;
+/// Connections of a thread, the first of them over TLS.
+const CONNECTIONS: usize = 12;
+const TLS_CONNECTIONS: usize = 2;
 const OBJECTS: usize = 40;
+/// What a thread sleeps when no request is due: so it wakes once for two or three of them at the full rate.
+const TICK: Duration = Duration::from_millis(1);
 
 /// How much of everything.
 struct Scale {
+    is_full: bool,
     /// Requests a second.
     rate: u64,
     reloads: usize,
@@ -36,22 +42,38 @@ impl Scale {
         let rate = std::env::var("LARDER_STEADY_RATE").ok().and_then(|value| value.parse().ok());
         if is_full {
             let pause = Duration::from_secs(1);
-            return Self { rate: rate.unwrap_or(5000), reloads: 20, swaps: 5, upgrades: 5, pause };
+            return Self { is_full, rate: rate.unwrap_or(5000), reloads: 20, swaps: 5, upgrades: 5, pause };
         }
         let pause = Duration::from_millis(200);
-        Self { rate: rate.unwrap_or(400), reloads: 6, swaps: 1, upgrades: 2, pause }
+        Self { is_full, rate: rate.unwrap_or(400), reloads: 6, swaps: 1, upgrades: 2, pause }
     }
 }
 
 struct Load<'a> {
     node: &'a Node,
     tls: Arc<ClientConfig>,
-    bodies: Vec<Vec<u8>>,
+    /// What is sent for each object, and the body that must come.
+    objects: Vec<(Vec<u8>, Vec<u8>)>,
     stop: AtomicBool,
     served: AtomicU64,
     hits: AtomicU64,
     reconnects: AtomicU64,
+    /// The longest time that a request was sent too late, in microseconds.
+    late_us: AtomicU64,
     rate: u64,
+}
+
+/// Ends the load when it goes, so that a step that fails does not leave it running for ever.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+fn target(object: usize) -> String {
+    format!("/o/{object}")
 }
 
 impl Load<'_> {
@@ -63,27 +85,39 @@ impl Load<'_> {
         }
     }
 
-    /// One thread's share, at a steady rate; a request that fails ends the test.
+    /// One thread's share, at a steady rate: what is due is sent at once, each request on another connection, then all
+    /// answers are read. One that is not as it must be ends the test.
     fn run(&self, thread: usize) {
-        let mut clients: Vec<Client> = (0..CONNECTIONS).map(|n| self.connect(n == 0)).collect();
-        let every = Duration::from_secs_f64(THREADS as f64 / self.rate as f64);
-        let mut next = Instant::now();
-        let mut round = thread;
+        let mut clients: Vec<Client> = (0..CONNECTIONS).map(|n| self.connect(n < TLS_CONNECTIONS)).collect();
+        let mut buffer = vec![0; 256 * 1024];
+        let rate = self.rate as f64 / THREADS as f64;
+        let (started, mut sent) = (Instant::now(), 0);
         while !self.stop.load(Relaxed) {
-            next += every;
-            std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            round += THREADS;
-            let (slot, n) = (round / THREADS % CONNECTIONS, round % OBJECTS);
-            let answer = clients[slot].exchange(&get(&format!("/o/{n}")));
-            assert_eq!(answer.status, 200, "{:?}", answer.fields);
-            assert!(answer.body == self.bodies[n], "/o/{n}: other bytes");
-            self.served.fetch_add(1, Relaxed);
-            self.hits.fetch_add(u64::from(answer.is_hit()), Relaxed);
-            if answer.joined("connection").contains("close") {
-                // Told to leave, as any client would be.
-                clients[slot] = self.connect(slot == 0);
-                self.reconnects.fetch_add(1, Relaxed);
+            let due = (started.elapsed().as_secs_f64() * rate) as usize - sent;
+            if due == 0 {
+                std::thread::sleep(TICK);
+                continue;
             }
+            self.late_us.fetch_max((due as f64 / rate * 1e6) as u64, Relaxed);
+            let burst = sent..sent + due.min(CONNECTIONS);
+            // Over time each connection gets each object.
+            let object = |n: usize| &self.objects[(n + n / OBJECTS + thread * OBJECTS / THREADS) % OBJECTS];
+            for n in burst.clone() {
+                clients[n % CONNECTIONS].send(&object(n).0);
+            }
+            for n in burst.clone() {
+                let (slot, expected) = (n % CONNECTIONS, Expected { status: 200, body: &object(n).1 });
+                let told = clients[slot].expect(&expected, &mut buffer);
+                let told = told.unwrap_or_else(|broken| panic!("request {n} of thread {thread}: {broken:?}"));
+                self.hits.fetch_add(u64::from(told.is_hit), Relaxed);
+                if told.is_last {
+                    // Told to leave, as any client would be.
+                    clients[slot] = self.connect(slot < TLS_CONNECTIONS);
+                    self.reconnects.fetch_add(1, Relaxed);
+                }
+            }
+            sent = burst.end;
+            self.served.fetch_add(burst.len() as u64, Relaxed);
         }
     }
 }
@@ -139,7 +173,7 @@ impl Operator<'_> {
         self.node.signal(rustix::process::Signal::USR2);
         eventually("another process serves", || self.node.pid() != before);
         for n in 0..OBJECTS {
-            self.node.get(&format!("/o/{n}")).assert_hit();
+            self.node.get(&target(n)).assert_hit();
         }
         eventually("the one before has ended", || !is_alive(before));
         // What still came on the connections of the one before.
@@ -157,34 +191,36 @@ fn nothing_fails_under_a_steady_load() {
     let length = |n: usize| if n.is_multiple_of(8) { 200_000 } else { 500 + 300 * n };
     let bodies: Vec<Vec<u8>> = (0..OBJECTS).map(|n| pattern(length(n), n as u64 + 1)).collect();
     for (n, body) in bodies.iter().enumerate() {
-        origin.fixed(&format!("/o/{n}"), 200, FRESH, body);
+        origin.fixed(&target(n), 200, FRESH, body);
     }
     let header = "[site.headers]\nresponse = { set = { x-version = \"0\" } }";
     let node = node(&origin).disk("128MiB").tls(&ca, &["test.example"]).site(header).start();
     for n in 0..OBJECTS {
-        node.get(&format!("/o/{n}")).assert_status(200);
+        node.get(&target(n)).assert_status(200);
     }
     // The scheme is part of a key.
     let mut secure =
         Client::connect_tls(node.https(), "test.example", &ca.client(&["http/1.1"])).expect("TLS");
     for n in 0..OBJECTS {
-        secure.exchange(&get(&format!("/o/{n}"))).assert_status(200);
+        secure.exchange(&get(&target(n))).assert_status(200);
     }
     drop(secure);
     node.await_metric("larder_store_writes_total{outcome=\"written\"}", 2.0 * OBJECTS as f64);
     let load = Load {
         node: &node,
         tls: ca.client(&["http/1.1"]),
-        bodies,
+        objects: bodies.into_iter().enumerate().map(|(n, body)| (get(&target(n)).bytes(), body)).collect(),
         stop: AtomicBool::new(false),
         served: AtomicU64::new(0),
         hits: AtomicU64::new(0),
         reconnects: AtomicU64::new(0),
+        late_us: AtomicU64::new(0),
         rate: scale.rate,
     };
     let started = Instant::now();
     std::thread::scope(|scope| {
         let load = &load;
+        let _ends = EndOnDrop(&load.stop);
         let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || load.run(thread))).collect();
         let dir = crate::support::temp::TempDir::new();
         let mut operator = Operator { node: &node, ca: &ca, origin: &origin, dir, version: 0 };
@@ -210,10 +246,12 @@ fn nothing_fails_under_a_steady_load() {
     });
     let (served, hits) = (load.served.load(Relaxed), load.hits.load(Relaxed));
     let rate = served as f64 / started.elapsed().as_secs_f64();
-    let left = load.reconnects.load(Relaxed);
+    let (left, late_ms) = (load.reconnects.load(Relaxed), load.late_us.load(Relaxed) / 1000);
     eprintln!(
-        "{served} requests, {rate:.0} a second, {hits} hits, {left} connections told to leave, none failed"
+        "{served} requests, {rate:.0} a second (at most {late_ms} ms late), {hits} hits, \
+         {left} connections told to leave, none failed"
     );
+    assert!(!scale.is_full || rate >= 0.99 * scale.rate as f64, "{rate:.0} requests a second are too few");
     // All but what comes on connections of a process that leaves.
     assert!(
         served - hits <= left + (scale.upgrades * 2) as u64,

@@ -28,7 +28,7 @@ pub enum Broken {
     Malformed(String),
 }
 
-enum Stream {
+pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
@@ -82,6 +82,10 @@ impl Client {
         }
         let stream = Stream::Tls(Box::new(StreamOwned::new(session, socket)));
         Ok(Self { stream, unread: Vec::new() })
+    }
+
+    pub(super) fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
     }
 
     /// The TLS session of a connection that has one.

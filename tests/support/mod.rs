@@ -8,6 +8,7 @@ pub mod date;
 pub mod herd;
 pub mod http2;
 pub mod inject;
+pub mod lean;
 pub mod mount;
 pub mod node;
 pub mod openmetrics;
