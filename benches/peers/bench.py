@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pathlib
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import idle
 import load
 import machine
 import probe
 import tools
-from cells import Cell
-from peers import Peer
+import warm
+from cells import TIERS, Cell
+from peer import Peer
 from rig import Rig, rig
+from samples import CellResult, Sample
 
 SETTLE_SECONDS = 0.05  # for the server to notice that its clients have left
 WARM_UP_SECONDS = 1
 TRIES = 3
 DISTURBED_SHARE = 0.10
+IDLE_ROUNDS = 3  # memory hardly differs from one to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,25 +38,8 @@ class Options:
     seconds: int = 2
     server_core: int = 0
     load_core: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """One server, one cell, one round."""
-
-    round: int
-    requests_per_second: float
-    cpu_us: float
-    p50_us: float
-    p99_us: float
-    own_kib: int
-    resident_kib: int
-    server_share: float
-    """Of the server's core: how much of the time it worked for the server."""
-    softirq_share: float
-    """Of `cpu_us`: the part that the kernel's softirq thread did for the server."""
-    others_share: float
-    """Of the server's core: how much of the time anything else did, a hypervisor's other guests included."""
+    disk: pathlib.Path | None = None
+    """Where the caches on disk are; `None`: where temporary files are."""
 
 
 class Restless(Exception):
@@ -58,18 +47,13 @@ class Restless(Exception):
 
 
 @dataclasses.dataclass
-class CellResult:
-    cell: Cell
-    samples: dict[str, list[Sample]] = dataclasses.field(default_factory=dict)
-    refused: dict[str, str] = dataclasses.field(default_factory=dict)
-    tls: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
 class Result:
     machine: str
     options: Options
-    versions: dict[str, str]
+    command: str
+    date: str
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
     cells: list[CellResult] = dataclasses.field(default_factory=list)
 
 
@@ -91,30 +75,48 @@ def run(options: Options, each: Callable[[CellResult], None]) -> Result:
     """Measures all cells and calls `each` with every finished one. Whatever happens, no process is left behind."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: sys.exit(128 + received))
-    result = Result(machine.description(), options, {})
+    command = shlex.join([f"benches/peers/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
+    result = Result(machine.description(), options, command, time.strftime("%Y-%m-%d"))
     with contextlib.ExitStack() as stack:
-        ground = stack.enter_context(rig(tools.floor(), options.server_core, options.load_core))
+        ground = stack.enter_context(rig(tools.floor(), options.server_core, options.load_core, options.disk))
         os.sched_setaffinity(0, {options.load_core})
-        servers = []
-        for kind in options.peers:
-            server = kind(ground)
-            stack.callback(server.stop)
-            server.start()
-            result.versions[server.name] = server.version()
-            servers.append(server)
-        for cell in options.cells:
-            measured = _measure_cell(cell, [server for server in servers if cell.protocol in server.protocols], ground, options)
-            result.cells.append(measured)
-            each(measured)
+        for tier in TIERS:
+            cells = [cell for cell in options.cells if cell.tier == tier]
+            with _servers(cells, tier, ground, options) as servers:
+                for cell in cells:
+                    measured = _measure_cell(cell, [server for server in servers if server.does(cell)], ground, options)
+                    result.cells.append(measured)
+                    each(measured)
+                result.versions |= {server.name: server.version() for server in servers}
+                result.settings |= {server.name: server.settings for server in servers}
     return result
 
 
+@contextlib.contextmanager
+def _servers(cells: list[Cell], tier: str, ground: Rig, options: Options) -> Iterator[list[Peer]]:
+    """Those that take part in some cell of a tier, for as long as its cells are measured."""
+    servers: list[Peer] = []
+    with contextlib.ExitStack() as stack:
+        for kind in options.peers:
+            if any(kind.does(cell) for cell in cells):
+                server = kind(ground, tier)
+                stack.callback(server.stop)
+                server.start()
+                servers.append(server)
+        yield servers
+
+
 def _measure_cell(cell: Cell, servers: list[Peer], ground: Rig, options: Options) -> CellResult:
-    result = CellResult(cell)
     etag = probe.origin_etag(ground.origin_port, cell)
+    if cell.kind == "idle":
+        return _measure_idle(cell, servers, etag, ground, options)
+    result = CellResult(cell)
+    _progress(f"{cell.name}: checking")
     wire_bytes: dict[str, int] = {}
     for server in servers:
         with _refusal(server, result):
+            if cell.spread > 1:
+                warm.fill(server, cell)
             wire_bytes[server.name], result.tls[server.name] = probe.verify(server, cell, etag)
             _measure(server, cell, etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
     for number in range(1, options.rounds + 1):
@@ -132,6 +134,21 @@ def _measure_cell(cell: Cell, servers: list[Peer], ground: Rig, options: Options
         if server.name not in result.refused:
             with _refusal(server, result):
                 probe.verify(server, cell, etag)
+                if cell.spread > 1:
+                    warm.check(server, cell)
+    _progress("")
+    return result
+
+
+def _measure_idle(cell: Cell, servers: list[Peer], etag: str, ground: Rig, options: Options) -> CellResult:
+    result = CellResult(cell)
+    for number in range(1, min(options.rounds, IDLE_ROUNDS) + 1):
+        for server in servers:
+            _progress(f"{cell.name}: round {number}, {server.name}")
+            if server.name not in result.refused:
+                with _refusal(server, result):
+                    sample = idle.measure(type(server), cell, etag, number, ground)
+                    result.samples.setdefault(server.name, []).append(sample)
     _progress("")
     return result
 
@@ -178,8 +195,8 @@ def _sample(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, 
     busy, stolen = core_after[0] - core_before[0], core_after[1] - core_before[1]
     if seen.errors:
         raise probe.Wrong(", ".join(seen.errors))
-    if server.caches and ground.origin_requests() != asked:
-        raise probe.Wrong(f"{ground.origin_requests() - asked} requests reached the origin during the load")
+    if server.caches:
+        probe.check_origin(cell, ground.origin_requests() - asked, seen.answers)
     own_kib, resident_kib = machine.memory_kib(pids)
     return Sample(
         round=number,

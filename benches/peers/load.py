@@ -1,17 +1,21 @@
-"""The load: wrk for HTTP/1.1, h2load for HTTP/2, each bounded in time and on its own core."""
+"""The load: wrk for HTTP/1.1, h2load for HTTP/2, a client of our own for handshakes; bounded in time, on a core of its own."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
+import random
 import re
 import subprocess
+import sys
+import time
 
 from cells import MIB, Cell
 
 GRACE_SECONDS = 30
 SCRIPT = pathlib.Path(__file__).with_name("wrk.lua")
+HANDSHAKES = pathlib.Path(__file__).with_name("handshakes.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Load:
 def drive(cell: Cell, url: str, etag: str, wire_bytes: int, seconds: int, core: int, scratch: pathlib.Path) -> Load:
     """Loads `url` for `seconds`. `wire_bytes` is the length of one verified HTTP/1.1 answer, head and body."""
     header = [word for field in cell.fields(etag) for word in ("-H", field)]
+    if cell.kind in ("full", "resumed"):
+        return _handshakes(cell, url, seconds, core)
     if cell.protocol == "h2":
         return _h2load(cell, url, header, seconds, core, scratch)
     return _wrk(cell, url, header, wire_bytes, seconds, core)
@@ -47,7 +53,7 @@ def _run(core: int, command: list[str], seconds: int) -> str:
 
 def _wrk(cell: Cell, url: str, header: list[str], wire_bytes: int, seconds: int, core: int) -> Load:
     command = ["wrk", "-t1", f"-c{cell.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(SCRIPT), *header]
-    output = _run(core, [*command, url], seconds)
+    output = _run(core, [*command, url, *_script_arguments(cell)], seconds)
     line = re.search(r"^SUMMARY (.*)$", output, re.MULTILINE)
     if line is None:
         raise RuntimeError(f"wrk printed no summary: {output.strip()[-500:]}")
@@ -64,11 +70,32 @@ def _wrk(cell: Cell, url: str, header: list[str], wire_bytes: int, seconds: int,
     return Load(answers, figures["microseconds"] / 1e6, figures["p50"], figures["p99"], errors)
 
 
+def _script_arguments(cell: Cell) -> list[str]:
+    now = time.monotonic_ns()
+    if cell.kind == "miss":
+        return ["--", "fresh", f"{now}-"]
+    return ["--", "spread", str(cell.spread), str(now % 1_000_000)] if cell.spread > 1 else []
+
+
+def _handshakes(cell: Cell, url: str, seconds: int, core: int) -> Load:
+    arguments = [url, str(seconds), str(cell.connections), cell.kind, str(cell.size)]
+    figures = json.loads(_run(core, [sys.executable, str(HANDSHAKES), *arguments], seconds))
+    durations = sorted(figures["microseconds"])
+    errors = figures["errors"] or ([] if durations else ["no answers"])
+    return Load(len(durations), figures["seconds"], _percentile(durations, 50), _percentile(durations, 99), errors)
+
+
 def _h2load(cell: Cell, url: str, header: list[str], seconds: int, core: int, scratch: pathlib.Path) -> Load:
     log = scratch / "h2load.log"
     log.unlink(missing_ok=True)
     command = ["h2load", "-t1", f"-c{cell.connections}", f"-m{cell.streams}", f"-D{seconds}", f"--log-file={log}"]
-    output = _run(core, [*command, *header, url], seconds)
+    urls = [url]
+    if cell.spread > 1:
+        urls = [url.removesuffix(cell.path) + path for path in random.sample(cell.paths, cell.spread)]
+        listed = scratch / "h2load.urls"
+        listed.write_text("\n".join(urls) + "\n")
+        urls = ["-i", str(listed)]
+    output = _run(core, [*command, *header, *urls], seconds)
     summary = re.search(
         r"(\d+) total, .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output
     )

@@ -7,7 +7,8 @@ import json
 import pathlib
 import statistics
 
-from bench import DISTURBED_SHARE, CellResult, Result
+from bench import DISTURBED_SHARE, Result
+from samples import CellResult
 
 SUBJECT = "larder"
 FLOOR = "floor"
@@ -16,7 +17,7 @@ SPREAD_LIMIT = 0.10
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """CPU time per request of one server over another's."""
+    """One server's figure over another's: CPU time per request, or what else the cell compares."""
 
     of: str
     to: str
@@ -32,9 +33,10 @@ class Ratio:
 
 def ratio(result: CellResult, of: str, to: str) -> Ratio | None:
     """The paired ratio of two servers, or `None` when one has no figures in the cell."""
-    mine = {sample.round: sample.cpu_us for sample in result.samples.get(of, [])}
-    theirs = {sample.round: sample.cpu_us for sample in result.samples.get(to, [])}
-    rounds = sorted(mine.keys() & theirs.keys())
+    metric = result.cell.metric
+    mine = {sample.round: getattr(sample, metric) for sample in result.samples.get(of, [])}
+    theirs = {sample.round: getattr(sample, metric) for sample in result.samples.get(to, [])}
+    rounds = sorted(number for number in mine.keys() & theirs.keys() if theirs[number] > 0)
     if not rounds:
         return None
     value = statistics.median(mine[number] for number in rounds) / statistics.median(theirs[number] for number in rounds)
@@ -46,8 +48,8 @@ def ratio(result: CellResult, of: str, to: str) -> Ratio | None:
 
 
 def best_peer(result: CellResult) -> str | None:
-    """The peer with the least CPU time per request, Larder and the floor aside."""
-    costs = {name: _median(result, name, "cpu_us") for name in result.samples if name not in (SUBJECT, FLOOR)}
+    """The peer with the best figure, Larder and the floor aside."""
+    costs = {name: _median(result, name, result.cell.metric) for name in result.samples if name not in (SUBJECT, FLOOR)}
     return min(costs, key=costs.__getitem__) if costs else None
 
 
@@ -74,12 +76,16 @@ def heading(result: Result) -> str:
 def table(result: CellResult) -> str:
     """One cell as text: a row for each server, then the ratios."""
     lines = [f"\n{result.cell.title}"]
-    columns = ("", "req/s", "CPU µs/req", "p50 µs", "p99 µs", "own MiB", "RSS MiB", "busy", "softirq", "others")
-    lines.append("  {:<15}{:>10}{:>12}{:>10}{:>10}{:>9}{:>9}{:>7}{:>9}{:>8}".format(*columns))
-    for name in result.samples:
-        lines.append(_row(result, name))
+    if result.cell.kind == "idle":
+        lines.append("  {:<15}{:>16}{:>9}{:>9}".format("", "KiB/connection", "own MiB", "RSS MiB"))
+        lines += [_idle_row(result, name) for name in result.samples]
+    else:
+        columns = ("", "req/s", "CPU µs/req", "p50 µs", "p99 µs", "own MiB", "RSS MiB", "busy", "softirq", "others")
+        lines.append("  {:<15}{:>10}{:>12}{:>10}{:>10}{:>9}{:>9}{:>7}{:>9}{:>8}".format(*columns))
+        lines += [_row(result, name) for name in result.samples]
     for name, reason in result.refused.items():
         lines.append(f"  {name:<15}refused: {reason}")
+    lines += [f"  {note}" for note in result.notes]
     best = best_peer(result)
     for each in ratios(result):
         marks = " (best peer)" if each.of == SUBJECT and each.to == best else ""
@@ -95,25 +101,35 @@ def table(result: CellResult) -> str:
 
 
 def write_json(result: Result, file: pathlib.Path) -> None:
-    """Every sample as measured."""
+    """Every sample as measured, their medians, and the ratios."""
     options = result.options
     content = {
+        "date": result.date,
+        "command": result.command,
         "machine": result.machine,
         "rounds": options.rounds,
         "seconds": options.seconds,
         "versions": result.versions,
-        "cells": [
-            {
-                "cell": dataclasses.asdict(each.cell),
-                "samples": {name: [dataclasses.asdict(one) for one in many] for name, many in each.samples.items()},
-                "refused": each.refused,
-                "tls": each.tls,
-                "ratios": [dataclasses.asdict(one) | {"conclusive": one.conclusive} for one in ratios(each)],
-            }
-            for each in result.cells
-        ],
+        "settings": result.settings,
+        "cells": [_cell_content(each) for each in result.cells],
     }
     file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _cell_content(result: CellResult) -> dict[str, object]:
+    metric = result.cell.metric
+    return {
+        "name": result.cell.name,
+        "title": result.cell.title,
+        "metric": metric,
+        "medians": {name: _median(result, name, metric) for name in result.samples},
+        "best_peer": best_peer(result),
+        "ratios": [dataclasses.asdict(one) | {"conclusive": one.conclusive} for one in ratios(result)],
+        "refused": result.refused,
+        "tls": result.tls,
+        "notes": result.notes,
+        "samples": {name: [dataclasses.asdict(one) for one in many] for name, many in result.samples.items()},
+    }
 
 
 def _row(result: CellResult, name: str) -> str:
@@ -125,6 +141,11 @@ def _row(result: CellResult, name: str) -> str:
         f"{middle('p99_us'):>10.0f}{middle('own_kib') / 1024:>9.1f}{middle('resident_kib') / 1024:>9.1f}"
         f"{middle('server_share'):>7.0%}{middle('softirq_share'):>9.0%}{middle('others_share'):>8.0%}"
     )
+
+
+def _idle_row(result: CellResult, name: str) -> str:
+    own, resident = (_median(result, name, field) / 1024 for field in ("own_kib", "resident_kib"))
+    return f"  {name:<15}{_median(result, name, 'idle_kib'):>16.1f}{own:>9.1f}{resident:>9.1f}"
 
 
 def _median(result: CellResult, name: str, field: str) -> float:
