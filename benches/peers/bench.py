@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import idle
 import load
 import machine
+import pace
 import probe
 import tools
 import warm
@@ -67,6 +68,8 @@ def prepare(options: Options) -> None:
         packages |= kind.packages
     tools.install(packages)
     tools.floor()
+    if any(cell.kind in ("full", "resumed", "paced") for cell in options.cells):
+        tools.client()
     if any(kind.name == "larder" for kind in options.peers):
         tools.larder()
 
@@ -110,6 +113,22 @@ def _measure_cell(cell: Cell, servers: list[Peer], ground: Rig, options: Options
     etag = probe.origin_etag(ground.origin_port, cell)
     if cell.kind == "idle":
         return _measure_idle(cell, servers, etag, ground, options)
+
+    def rounds(cell: Cell, rates: dict[str, float], count: int) -> CellResult:
+        able = [server for server in servers if not rates or server.name in rates]
+        chosen = {server: dataclasses.replace(cell, rate=rates.get(server.name, 0.0)) for server in able}
+        return _measure_rounds(cell, chosen, etag, ground, count, options.seconds)
+
+    if cell.kind == "paced":
+        return pace.measure(cell, options.rounds, rounds)
+    return rounds(cell, {}, options.rounds)
+
+
+def _measure_rounds(
+    cell: Cell, chosen: dict[Peer, Cell], etag: str, ground: Rig, rounds: int, seconds: int
+) -> CellResult:
+    """A cell, as it is for each server, in interleaved rounds."""
+    servers = list(chosen)
     result = CellResult(cell)
     _progress(f"{cell.name}: checking")
     wire_bytes: dict[str, int] = {}
@@ -118,16 +137,16 @@ def _measure_cell(cell: Cell, servers: list[Peer], ground: Rig, options: Options
             if cell.spread > 1:
                 warm.fill(server, cell)
             wire_bytes[server.name], result.tls[server.name] = probe.verify(server, cell, etag)
-            _measure(server, cell, etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
-    for number in range(1, options.rounds + 1):
-        _progress(f"{cell.name}: round {number} of {options.rounds}")
+            _measure(server, chosen[server], etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
+    for number in range(1, rounds + 1):
+        _progress(f"{cell.name}: round {number} of {rounds}")
         # Each round starts with another server, so that none always follows the same one.
         first = number % len(servers) if servers else 0
         for server in servers[first:] + servers[:first]:
             if server.name in result.refused:
                 continue
             with _refusal(server, result):
-                sample = _measure(server, cell, etag, wire_bytes[server.name], options.seconds, number, ground)
+                sample = _measure(server, chosen[server], etag, wire_bytes[server.name], seconds, number, ground)
                 result.samples.setdefault(server.name, []).append(sample)
     result.samples = {server.name: result.samples[server.name] for server in servers if server.name in result.samples}
     for server in servers:

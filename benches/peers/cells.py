@@ -20,9 +20,10 @@ H2_STREAMS: dict[str, int] = {"1k": 8, "16k": 8, "100k": 4, "1m": 4, "10m": 2}
 
 # A hit from disk: so many objects, asked for in random order, that the memory tier of `DISK_TIER_MEMORY` holds few of them.
 DISK_TIER_MEMORY = "1MiB"
-SPREAD: dict[str, int] = {"1k": 20_000, "16k": 4_000, "100k": 1_000, "1m": 64, "10m": 16}
+SPREAD: dict[str, int] = {"1k": 15_000, "16k": 4_000, "100k": 1_000, "1m": 64, "10m": 16}
 HANDSHAKE_CLIENTS = 8
 IDLE_CONNECTIONS = 5_000
+PACED = [("1k", "plain"), ("1m", "plain"), ("100k", "tls"), ("1k", "h2")]
 
 PROTOCOLS: dict[str, str] = {"plain": "HTTP/1.1 plain", "tls": "HTTP/1.1 TLS", "h2": "HTTP/2 TLS"}
 TIERS = ("memory", "disk")
@@ -47,6 +48,8 @@ class Cell:
     tier: str = "memory"
     spread: int = 1
     """How many objects of the size there are, asked for in random order."""
+    rate: float = 0.0
+    """Requests a second that are due, where they are paced."""
 
     @property
     def path(self) -> str:
@@ -112,6 +115,9 @@ def _all_cells() -> list[Cell]:
     cells.append(Cell("range", "1m", "plain", CONNECTIONS["16k"], range=(500_000, 500_000 + 16 * KIB - 1)))
     for kind in ("full", "resumed"):
         cells.append(Cell(f"handshake-{kind}", "1k", "tls", HANDSHAKE_CLIENTS, kind=kind))
+    for name, protocol in PACED:
+        hit = _hit(name, protocol)
+        cells.append(dataclasses.replace(hit, name=f"{hit.name}-p99", kind="paced"))
     for protocol in PROTOCOLS:
         cells.append(Cell(f"idle-{protocol}", "1k", protocol, IDLE_CONNECTIONS, kind="idle"))
     cells += [_miss(name, "memory") for name in ("1k", "100k")]

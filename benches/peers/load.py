@@ -1,4 +1,4 @@
-"""The load: wrk for HTTP/1.1, h2load for HTTP/2, a client of our own for handshakes; bounded in time, on a core of its own."""
+"""The load: wrk for HTTP/1.1, h2load for HTTP/2, a client of our own for handshakes and paced requests; bounded in time, on a core of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pathlib
 import random
 import re
 import subprocess
-import sys
 import time
+import urllib.parse
 
+import tools
 from cells import MIB, Cell
 
 GRACE_SECONDS = 30
 SCRIPT = pathlib.Path(__file__).with_name("wrk.lua")
-HANDSHAKES = pathlib.Path(__file__).with_name("handshakes.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Load:
 def drive(cell: Cell, url: str, etag: str, wire_bytes: int, seconds: int, core: int, scratch: pathlib.Path) -> Load:
     """Loads `url` for `seconds`. `wire_bytes` is the length of one verified HTTP/1.1 answer, head and body."""
     header = [word for field in cell.fields(etag) for word in ("-H", field)]
-    if cell.kind in ("full", "resumed"):
-        return _handshakes(cell, url, seconds, core)
+    if cell.kind in ("full", "resumed") or cell.rate:
+        return _ours(cell, url, seconds, core)
     if cell.protocol == "h2":
         return _h2load(cell, url, header, seconds, core, scratch)
     return _wrk(cell, url, header, wire_bytes, seconds, core)
@@ -77,12 +77,18 @@ def _script_arguments(cell: Cell) -> list[str]:
     return ["--", "spread", str(cell.spread), str(now % 1_000_000)] if cell.spread > 1 else []
 
 
-def _handshakes(cell: Cell, url: str, seconds: int, core: int) -> Load:
-    arguments = [url, str(seconds), str(cell.connections), cell.kind, str(cell.size)]
-    figures = json.loads(_run(core, [sys.executable, str(HANDSHAKES), *arguments], seconds))
-    durations = sorted(figures["microseconds"])
-    errors = figures["errors"] or ([] if durations else ["no answers"])
-    return Load(len(durations), figures["seconds"], _percentile(durations, 50), _percentile(durations, 99), errors)
+def _ours(cell: Cell, url: str, seconds: int, core: int) -> Load:
+    """By our own client: handshakes, or requests at a rate. It gives no figures when an answer is wrong."""
+    parts = urllib.parse.urlsplit(url)
+    arguments = {
+        "--port": parts.port, "--protocol": cell.protocol, "--path": parts.path, "--body": cell.size, "--seconds": seconds,
+        "--connections": cell.connections, "--streams": cell.streams, "--rate": max(cell.rate, 1.0),
+    }
+    mode = cell.kind if cell.kind in ("full", "resumed") else "pace"
+    words = [str(word) for pair in arguments.items() for word in pair]
+    figures = json.loads(_run(core, [str(tools.client()), mode, *words], seconds))
+    errors = [] if figures["answers"] else ["no answers"]
+    return Load(figures["answers"], figures["seconds"], figures["p50"], figures["p99"], errors)
 
 
 def _h2load(cell: Cell, url: str, header: list[str], seconds: int, core: int, scratch: pathlib.Path) -> Load:

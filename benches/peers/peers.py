@@ -117,7 +117,7 @@ http {{
     output_buffers 4 64k;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
-    open_file_cache max=50000 inactive=1h;
+    open_file_cache max=16000 inactive=1h;
     open_file_cache_valid 1h;
     open_file_cache_min_uses 1;
     client_body_temp_path {self.folder}/body;
