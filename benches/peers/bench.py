@@ -20,11 +20,11 @@ import probe
 import tools
 import warm
 from cells import TIERS, Cell
+from meter import Meter
 from peer import Peer
 from rig import Rig, rig
 from samples import CellResult, Sample
 
-SETTLE_SECONDS = 0.05  # for the server to notice that its clients have left
 WARM_UP_SECONDS = 1
 TRIES = 3
 DISTURBED_SHARE = 0.10
@@ -76,10 +76,8 @@ def prepare(options: Options) -> None:
 
 def run(options: Options, each: Callable[[CellResult], None]) -> Result:
     """Measures all cells and calls `each` with every finished one. Whatever happens, no process is left behind."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
-    command = shlex.join([f"benches/peers/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
-    result = Result(machine.description(), options, command, time.strftime("%Y-%m-%d"))
+    end_with_signals()
+    result = Result(machine.description(), options, _command(), time.strftime("%Y-%m-%d"))
     with contextlib.ExitStack() as stack:
         ground = stack.enter_context(rig(tools.floor(), options.server_core, options.load_core, options.disk))
         os.sched_setaffinity(0, {options.load_core})
@@ -95,6 +93,16 @@ def run(options: Options, each: Callable[[CellResult], None]) -> Result:
     return result
 
 
+def _command() -> str:
+    """The command that was given, without the names of its own folders."""
+    words = sys.argv[1:]
+    for option in ("--json", "--disk"):
+        if option in words:
+            at = words.index(option)
+            words = words[:at] + words[at + 2 :]
+    return shlex.join([f"benches/peers/{pathlib.Path(sys.argv[0]).name}", *words])
+
+
 @contextlib.contextmanager
 def _servers(cells: list[Cell], tier: str, ground: Rig, options: Options) -> Iterator[list[Peer]]:
     """Those that take part in some cell of a tier, for as long as its cells are measured."""
@@ -107,6 +115,12 @@ def _servers(cells: list[Cell], tier: str, ground: Rig, options: Options) -> Ite
                 server.start()
                 servers.append(server)
         yield servers
+
+
+def end_with_signals() -> None:
+    """Has SIGTERM and SIGHUP end the program as ^C does, with all that it started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
 
 
 def _measure_cell(cell: Cell, servers: list[Peer], ground: Rig, options: Options) -> CellResult:
@@ -137,7 +151,7 @@ def _measure_rounds(
             if cell.spread > 1:
                 warm.fill(server, cell)
             wire_bytes[server.name], result.tls[server.name] = probe.verify(server, cell, etag)
-            _measure(server, chosen[server], etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
+            measure(server, chosen[server], etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
     for number in range(1, rounds + 1):
         _progress(f"{cell.name}: round {number} of {rounds}")
         # Each round starts with another server, so that none always follows the same one.
@@ -146,7 +160,7 @@ def _measure_rounds(
             if server.name in result.refused:
                 continue
             with _refusal(server, result):
-                sample = _measure(server, chosen[server], etag, wire_bytes[server.name], seconds, number, ground)
+                sample = measure(server, chosen[server], etag, wire_bytes[server.name], seconds, number, ground)
                 result.samples.setdefault(server.name, []).append(sample)
     result.samples = {server.name: result.samples[server.name] for server in servers if server.name in result.samples}
     for server in servers:
@@ -182,7 +196,7 @@ def _refusal(server: Peer, result: CellResult):
         result.samples.pop(server.name, None)
 
 
-def _measure(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, number: int, ground: Rig) -> Sample:
+def measure(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, number: int, ground: Rig) -> Sample:
     """The first calm sample, else the calmest of a few: chosen by what others did, never by what was measured."""
     samples: list[Sample] = []
     for _ in range(TRIES):
@@ -199,19 +213,10 @@ def _sample(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, 
     url = server.url(cell.protocol, cell.path)
     pids = server.pids()
     asked = ground.origin_requests()
-    softirq_thread = machine.softirq_thread(ground.server_core)
-    kernel = set() if softirq_thread is None else {softirq_thread}
-    core_before, began = machine.core_seconds(ground.server_core), time.monotonic()
-    own_before, kernel_before = _cpu(pids), _cpu(kernel)
-    seen = load.drive(cell, url, etag, wire_bytes, seconds, ground.load_core, ground.folder)
-    time.sleep(SETTLE_SECONDS)
+    meter = Meter(pids, ground.server_core)
+    seen = load.drive(cell, url, etag, wire_bytes, seconds, ground.load_core, ground.folder, meter)
     if server.pids() != pids:
         raise Restless
-    # What the kernel put off from the server's system calls to its own thread is the server's cost too.
-    deferred = _cpu(kernel) - kernel_before
-    cpu, elapsed = _cpu(pids) - own_before + deferred, time.monotonic() - began
-    core_after = machine.core_seconds(ground.server_core)
-    busy, stolen = core_after[0] - core_before[0], core_after[1] - core_before[1]
     if seen.errors:
         raise probe.Wrong(", ".join(seen.errors))
     if server.caches:
@@ -220,19 +225,15 @@ def _sample(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, 
     return Sample(
         round=number,
         requests_per_second=seen.answers / seen.seconds,
-        cpu_us=cpu / seen.answers * 1e6,
+        cpu_us=meter.cpu / seen.answers * 1e6,
         p50_us=seen.p50_us,
         p99_us=seen.p99_us,
         own_kib=own_kib,
         resident_kib=resident_kib,
-        server_share=cpu / elapsed,
-        softirq_share=deferred / cpu,
-        others_share=max(stolen, busy - cpu, 0.0) / elapsed,
+        server_share=meter.cpu / meter.elapsed,
+        softirq_share=meter.deferred / meter.cpu,
+        others_share=meter.others / meter.elapsed,
     )
-
-
-def _cpu(pids: set[int]) -> float:
-    return sum(machine.cpu_seconds(pid) for pid in pids)
 
 
 def _progress(text: str) -> None:

@@ -73,19 +73,20 @@ def _provenance(runs: list[Figures]) -> list[str]:
     if any(run.get("provisional") for run in runs):
         lines += ["*Provisional: of short runs that prove nothing; measured again before a release.*", ""]
     lines.append(
-        "Medians of all runs; ratios to the best peer and to the floor of each run, and ? where the rounds of a run spread by more "
-        "than 10 % (IQR). An aim is held when no conclusive run misses it and one is there. refused: the answers were not right."
+        "Medians of all runs. Ratios are of each run, with a ? where its rounds spread by more than 10 % (IQR). An aim is held "
+        "when there is a conclusive run and none that misses it. refused: an answer was not right, so there are no figures."
     )
     lines.append("")
     for number, run in enumerate(runs, 1):
-        lines.append(f"- run {number}: {run['date']}, `{run['command']}`, {run['rounds']} rounds of {run['seconds']} s; {run['machine']}")
+        lengths = f"{run['rounds']} rounds of {run['seconds']} s"
+        lines.append(f"- run {number}: {run['date']}, `{run['command']}`, {lengths}; {run['machine']}")
     return lines
 
 
 def _servers(runs: list[Figures]) -> list[str]:
     versions = {name: text for run in runs for name, text in run["versions"].items()}
     settings = {name: text for run in runs for name, text in run["settings"].items()}
-    return [f"- {name}: {version} ({settings[name]})" for name, version in versions.items()]
+    return [f"- {name} ({version}): {settings[name]}" for name, version in versions.items()]
 
 
 def _table(names: list[str], runs: list[Figures], form: str) -> list[str]:
@@ -121,14 +122,24 @@ def _ratios(found: list[Figures | None]) -> str:
 def held(aim: Target, cells: list[Figures]) -> str:
     """"yes" or "no" by the conclusive runs; "open" where there is none for a part of the aim."""
     verdicts: list[bool | None] = []
-    for limit, name in ((aim.peer, "peer"), (aim.floor, FLOOR)):
+    for limit, is_floor in ((aim.peer, False), (aim.floor, True)):
         if limit is not None:
-            found = [_ratio(cell, cell["best_peer"] if name == "peer" else FLOOR) for cell in cells]
-            values = [each["value"] for each in found if each and each["conclusive"]]
-            verdicts.append(all(value <= limit for value in values) if values else None)
+            found = [_ratio(cell, FLOOR if is_floor else cell["best_peer"]) for cell in cells if _tells(cell, limit, is_floor)]
+            verdicts.append(_all_at_most(limit, [each["value"] for each in found if each]))
     if aim.own is not None:
-        values = [cell["medians"][SUBJECT] for cell in cells if SUBJECT in cell["medians"]]
-        verdicts.append(all(value <= aim.own for value in values) if values else None)
+        verdicts.append(_all_at_most(aim.own, [cell["medians"][SUBJECT] for cell in cells if SUBJECT in cell["medians"]]))
     if False in verdicts:
         return "no"
     return "open" if None in verdicts else "yes"
+
+
+def _tells(cell: Figures, limit: float, is_floor: bool) -> bool:
+    """Whether a run is conclusive. A p99 always spreads: there it is enough that both quartiles are on one side."""
+    found = _ratio(cell, FLOOR if is_floor else cell["best_peer"])
+    if found is None:
+        return False
+    return found["conclusive"] or (cell["metric"] == "p99_us" and (found["upper"] <= limit or found["lower"] > limit))
+
+
+def _all_at_most(limit: float, values: list[float]) -> bool | None:
+    return all(value <= limit for value in values) if values else None

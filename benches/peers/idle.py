@@ -37,10 +37,10 @@ def measure(kind: type[Peer], cell: Cell, etag: str, number: int, ground: Rig) -
             stack.enter_context(_served(server, cell))
         time.sleep(SETTLE_SECONDS)
         before, _ = machine.memory_kib(server.pids())
-        cpu_before, began = _cpu(server), time.monotonic()
+        cpu_before, began = machine.cpu_of(server.pids()), time.monotonic()
         for _ in range(cell.connections):
             stack.enter_context(_served(server, cell))
-        elapsed, cpu = time.monotonic() - began, _cpu(server) - cpu_before
+        elapsed, cpu = time.monotonic() - began, machine.cpu_of(server.pids()) - cpu_before
         time.sleep(SETTLE_SECONDS)
         own, resident = machine.memory_kib(server.pids())
     return Sample(
@@ -56,10 +56,6 @@ def measure(kind: type[Peer], cell: Cell, etag: str, number: int, ground: Rig) -
         others_share=0,
         idle_kib=(own - before) / cell.connections,
     )
-
-
-def _cpu(server: Peer) -> float:
-    return sum(machine.cpu_seconds(pid) for pid in server.pids())
 
 
 def _allow_files(needed: int) -> None:

@@ -1,4 +1,4 @@
-"""p99 at 70 % of the saturating rate: what all can bear is found first, then requests come at that rate, whatever becomes of them."""
+"""p99 at 70 % of the saturating rate: what each bears is found first, then requests come at a rate, whatever becomes of them."""
 
 from __future__ import annotations
 

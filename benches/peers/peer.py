@@ -52,12 +52,16 @@ class Peer(ABC):
     def version(self) -> str:
         """Name and version in a few words, for the report."""
 
+    def cores(self) -> str:
+        """Those it may run on, as taskset names them."""
+        return str(self.rig.server_core)
+
     def is_ready(self) -> bool:
         ports = [self.plain_port, self.tls_port] if "tls" in self.protocols else [self.plain_port]
         return all(accepts(port) for port in ports)
 
     def start(self) -> None:
-        self._process = Process(self.name, self.command(), self.rig.server_core, self.folder)
+        self._process = Process(self.name, self.command(), self.cores(), self.folder)
         self._process.wait_until(self.is_ready)
 
     def stop(self) -> None:

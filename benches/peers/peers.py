@@ -17,7 +17,7 @@ class Floor(Peer):
     """A bare epoll loop of our own: what the kernel alone costs."""
 
     name = "floor"
-    settings = "send with the body behind the head up to 32 KiB, sendfile above; plain only"
+    settings = "send, with the body behind the head up to 32 KiB, sendfile above; plain only"
     protocols = frozenset({"plain"})
     caches = False
 

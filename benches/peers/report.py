@@ -13,6 +13,7 @@ from samples import CellResult
 SUBJECT = "larder"
 FLOOR = "floor"
 SPREAD_LIMIT = 0.10
+UNKNOWN_SPREAD = 9.99  # of a single round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Ratio:
     """The ratio of the medians."""
     spread: float
     """The interquartile range of the ratios of each round, as a share of their median."""
+    lower: float
+    upper: float
+    """The quartiles themselves."""
 
     @property
     def conclusive(self) -> bool:
@@ -42,14 +46,14 @@ def ratio(result: CellResult, of: str, to: str) -> Ratio | None:
     value = statistics.median(mine[number] for number in rounds) / statistics.median(theirs[number] for number in rounds)
     pairs = [mine[number] / theirs[number] for number in rounds]
     if len(pairs) < 2:
-        return Ratio(of, to, value, float("inf"))
+        return Ratio(of, to, value, UNKNOWN_SPREAD, 0.0, UNKNOWN_SPREAD)
     lower, middle, upper = statistics.quantiles(pairs, n=4, method="inclusive")
-    return Ratio(of, to, value, (upper - lower) / middle)
+    return Ratio(of, to, value, (upper - lower) / middle, lower, upper)
 
 
 def best_peer(result: CellResult) -> str | None:
     """The peer with the best figure, Larder and the floor aside."""
-    costs = {name: _median(result, name, result.cell.metric) for name in result.samples if name not in (SUBJECT, FLOOR)}
+    costs = {name: median(result, name, result.cell.metric) for name in result.samples if name not in (SUBJECT, FLOOR)}
     return min(costs, key=costs.__getitem__) if costs else None
 
 
@@ -93,8 +97,9 @@ def table(result: CellResult) -> str:
         lines.append(f"  {each.of} / {each.to}{marks}: {each.value:.3f}, IQR {each.spread:.1%}{verdict}")
     agreed = sorted(set(filter(None, result.tls.values())))
     if agreed:
-        lines.append("  TLS: " + "; ".join(f"{terms} ({', '.join(n for n, t in result.tls.items() if t == terms)})" for terms in agreed))
-    disturbed = [name for name in result.samples if _median(result, name, "others_share") > DISTURBED_SHARE]
+        users = {terms: ", ".join(name for name, its in result.tls.items() if its == terms) for terms in agreed}
+        lines.append("  TLS: " + "; ".join(f"{terms} ({names})" for terms, names in users.items()))
+    disturbed = [name for name in result.samples if median(result, name, "others_share") > DISTURBED_SHARE]
     if disturbed:
         lines.append(f"  the server's core was shared with other work while these ran: {', '.join(disturbed)}")
     return "\n".join(lines)
@@ -122,7 +127,7 @@ def _cell_content(result: CellResult) -> dict[str, object]:
         "name": result.cell.name,
         "title": result.cell.title,
         "metric": metric,
-        "medians": {name: _median(result, name, metric) for name in result.samples},
+        "medians": {name: median(result, name, metric) for name in result.samples},
         "best_peer": best_peer(result),
         "ratios": [dataclasses.asdict(one) | {"conclusive": one.conclusive} for one in ratios(result)],
         "refused": result.refused,
@@ -134,7 +139,7 @@ def _cell_content(result: CellResult) -> dict[str, object]:
 
 def _row(result: CellResult, name: str) -> str:
     def middle(field: str) -> float:
-        return _median(result, name, field)
+        return median(result, name, field)
 
     return (
         f"  {name:<15}{middle('requests_per_second'):>10.0f}{middle('cpu_us'):>12.2f}{middle('p50_us'):>10.0f}"
@@ -144,9 +149,10 @@ def _row(result: CellResult, name: str) -> str:
 
 
 def _idle_row(result: CellResult, name: str) -> str:
-    own, resident = (_median(result, name, field) / 1024 for field in ("own_kib", "resident_kib"))
-    return f"  {name:<15}{_median(result, name, 'idle_kib'):>16.1f}{own:>9.1f}{resident:>9.1f}"
+    own, resident = (median(result, name, field) / 1024 for field in ("own_kib", "resident_kib"))
+    return f"  {name:<15}{median(result, name, 'idle_kib'):>16.1f}{own:>9.1f}{resident:>9.1f}"
 
 
-def _median(result: CellResult, name: str, field: str) -> float:
+def median(result: CellResult, name: str, field: str) -> float:
+    """Of a server's samples."""
     return statistics.median(getattr(sample, field) for sample in result.samples[name])

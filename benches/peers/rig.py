@@ -45,13 +45,13 @@ class Rig:
 
 
 class Process:
-    """A server that we started: pinned to a core, in a session of its own, ended with its whole tree."""
+    """A server that we started: pinned to cores, in a session of its own, ended with its whole tree."""
 
-    def __init__(self, name: str, command: list[str], core: int, folder: pathlib.Path):
+    def __init__(self, name: str, command: list[str], cores: int | str, folder: pathlib.Path):
         self.name = name
         self.log = folder / "output.log"
         # setpriv: the server ends with us even if we are killed. A session of its own: ^C reaches only us.
-        pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
+        pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(cores), *command]
         with self.log.open("wb") as log:
             self._child = subprocess.Popen(
                 pinned, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

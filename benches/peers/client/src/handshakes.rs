@@ -10,29 +10,32 @@ use rustls::client::Resumption;
 use rustls::{ClientConfig, HandshakeKind, Stream};
 
 use crate::transport::{TIMEOUT, client, config};
-use crate::{Arguments, Failure};
+use crate::{Arguments, Failure, Seen};
 
 const SESSIONS: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
 
-/// Microseconds of each connection, from connecting to the last byte. Each client resumes its own sessions, with the newest
+/// Times each connection, from connecting to the last byte. Each client resumes its own sessions, with the newest
 /// ticket that it has been given, or none; a handshake of the other kind is an error.
-pub fn run(arguments: &Arguments, resumed: bool) -> Result<Vec<u64>, Failure> {
-    let end = Instant::now() + arguments.duration;
+pub fn run(arguments: &Arguments, resumed: bool) -> Result<Seen, Failure> {
+    let began = Instant::now();
+    let end = began + arguments.duration;
     thread::scope(|scope| {
-        let clients = (0..arguments.connections).map(|_| scope.spawn(|| connect_until(end, arguments, resumed)));
+        let clients =
+            (0..arguments.connections).map(|_| scope.spawn(|| connect_until(end, arguments, resumed)));
         let clients: Vec<_> = clients.collect();
         let mut microseconds = Vec::new();
         for client in clients {
             microseconds.extend(client.join().map_err(|_| "a client has panicked")??);
         }
-        Ok(microseconds)
+        Ok(Seen { answers: microseconds.len(), microseconds, took: began.elapsed(), open: Vec::new() })
     })
 }
 
 fn connect_until(end: Instant, arguments: &Arguments, resumed: bool) -> Result<Vec<u64>, Failure> {
     let mut config = config("http/1.1")?;
-    config.resumption = if resumed { Resumption::in_memory_sessions(SESSIONS) } else { Resumption::disabled() };
+    config.resumption =
+        if resumed { Resumption::in_memory_sessions(SESSIONS) } else { Resumption::disabled() };
     let config = Arc::new(config);
     let wanted = if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
     if resumed {

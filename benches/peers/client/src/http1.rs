@@ -24,7 +24,8 @@ impl Client {
 
     fn check_head(&self) -> Result<(), Failure> {
         let text = String::from_utf8_lossy(&self.head).to_ascii_lowercase();
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let length =
+            text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
         if !text.starts_with("http/1.1 200 ") || length != Some(self.body_bytes) {
             return Err(format!("not 200 with {} bytes: {:?}", self.body_bytes, text.lines().next()));
         }
@@ -44,7 +45,12 @@ impl Protocol for Client {
         out.extend_from_slice(&self.request);
     }
 
-    fn receive(&mut self, mut input: &[u8], _out: &mut Vec<u8>, complete: &mut Vec<Instant>) -> Result<(), Failure> {
+    fn receive(
+        &mut self,
+        mut input: &[u8],
+        _out: &mut Vec<u8>,
+        complete: &mut Vec<Instant>,
+    ) -> Result<(), Failure> {
         if self.due.is_none() {
             return Err("an answer that nobody asked for".to_owned());
         }

@@ -55,12 +55,21 @@ impl Client {
     }
 
     /// Takes one frame, the payload of which is there.
-    fn frame(&mut self, kind: u8, flags: u8, id: u32, payload: &[u8], out: &mut Vec<u8>) -> Result<Option<Instant>, Failure> {
+    fn frame(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        id: u32,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Instant>, Failure> {
         match kind {
             SETTINGS if flags & ACK == 0 => frame(out, SETTINGS, ACK, 0, &[]),
             PING if flags & ACK == 0 => frame(out, PING, ACK, 0, payload),
             RST_STREAM | GOAWAY => return Err(format!("the server ended it: frame {kind}, {payload:?}")),
-            HEADERS if status(payload) != Some(STATUS_200) => return Err("a status that is not 200".to_owned()),
+            HEADERS if status(payload) != Some(STATUS_200) => {
+                return Err("a status that is not 200".to_owned());
+            }
             DATA => {
                 let stream = self.streams.get_mut(&id).ok_or("data of no stream")?;
                 stream.received += payload.len();
@@ -105,7 +114,12 @@ impl Protocol for Client {
         self.next_stream += 2;
     }
 
-    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>, complete: &mut Vec<Instant>) -> Result<(), Failure> {
+    fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        complete: &mut Vec<Instant>,
+    ) -> Result<(), Failure> {
         let mut buffer = std::mem::take(&mut self.input);
         buffer.extend_from_slice(input);
         let mut rest = &buffer[..];

@@ -1,5 +1,6 @@
 //! The loads that neither wrk nor h2load makes: requests at a given rate, timed from when they were due (`pace`), and
 //! handshakes (`full`, `resumed`). Prints one line of JSON; any wrong answer is an error, and then there are no figures.
+//! `pace` prints `ready` before, when its connections are open; after either line it waits for one.
 
 mod handshakes;
 mod http1;
@@ -10,7 +11,9 @@ mod transport;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use transport::Transport;
 
 const USAGE: &str = "usage: bench-client pace|full|resumed --port PORT [--protocol plain|tls|h2] [--path PATH] [--body BYTES] \
                      [--connections N] [--streams N] [--rate N] [--seconds N]";
@@ -30,18 +33,26 @@ struct Arguments {
     body_bytes: usize,
 }
 
+/// What a load saw.
+struct Seen {
+    /// Of each answer that was timed.
+    microseconds: Vec<u64>,
+    /// All of them.
+    answers: usize,
+    took: Duration,
+    /// What is to stay open until the server's figures are taken.
+    open: Vec<Transport>,
+}
+
 fn main() {
-    let began = Instant::now();
     let outcome = parse(std::env::args().skip(1)).and_then(|arguments| match arguments.mode.as_str() {
         "pace" => pace::run(&arguments),
         mode => handshakes::run(&arguments, mode == "resumed"),
     });
     match outcome {
-        Ok(mut microseconds) => {
-            microseconds.sort_unstable();
-            let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percent| percentile(&microseconds, percent));
-            let (answers, seconds) = (microseconds.len(), began.elapsed().as_secs_f64());
-            println!(r#"{{"answers":{answers},"seconds":{seconds},"p50":{p50},"p99":{p99},"p999":{p999}}}"#);
+        Ok(seen) => {
+            let figures = figures(seen.microseconds, seen.answers, seen.took);
+            if seen.open.is_empty() { println!("{figures}") } else { wait(&figures) }
         }
         Err(failure) => {
             eprintln!("bench-client: {failure}");
@@ -50,8 +61,22 @@ fn main() {
     }
 }
 
+/// Prints a line and waits for one, or for the end of the input: meanwhile the server's CPU time is read.
+fn wait(line: &str) {
+    println!("{line}");
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+fn figures(mut microseconds: Vec<u64>, answers: usize, took: Duration) -> String {
+    microseconds.sort_unstable();
+    let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percent| percentile(&microseconds, percent));
+    let seconds = took.as_secs_f64();
+    format!(r#"{{"answers":{answers},"seconds":{seconds},"p50":{p50},"p99":{p99},"p999":{p999}}}"#)
+}
+
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Failure> {
-    let mode = words.next().filter(|mode| ["pace", "full", "resumed"].contains(&mode.as_str())).ok_or(USAGE)?;
+    let mode =
+        words.next().filter(|mode| ["pace", "full", "resumed"].contains(&mode.as_str())).ok_or(USAGE)?;
     let mut arguments = Arguments {
         mode,
         address: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::transport::{Security, Transport};
-use crate::{Arguments, Failure, http1, http2, sys};
+use crate::{Arguments, Failure, Seen, http1, http2, sys};
 
 /// Requests are sent for so long before the first that counts: windows open, caches fill.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -26,7 +26,12 @@ pub trait Protocol {
     /// Appends a request that was due at a time.
     fn request(&mut self, due: Instant, out: &mut Vec<u8>);
     /// Takes what was received; tells when each request was due whose answer is complete.
-    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>, complete: &mut Vec<Instant>) -> Result<(), Failure>;
+    fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        complete: &mut Vec<Instant>,
+    ) -> Result<(), Failure>;
 }
 
 struct Connection {
@@ -39,7 +44,8 @@ fn open(arguments: &Arguments) -> Result<Connection, Failure> {
     let authority = arguments.address.to_string();
     let (security, protocol): (_, Box<dyn Protocol>) = match arguments.protocol.as_str() {
         "h2" => {
-            let client = http2::Client::new(&authority, &arguments.path, arguments.body_bytes, arguments.streams);
+            let client =
+                http2::Client::new(&authority, &arguments.path, arguments.body_bytes, arguments.streams);
             (Security::Tls("h2"), Box::new(client))
         }
         other => {
@@ -54,13 +60,15 @@ fn open(arguments: &Arguments) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-/// Microseconds of each answer to a request that counts.
-pub fn run(arguments: &Arguments) -> Result<Vec<u64>, Failure> {
-    let mut connections = (0..arguments.connections).map(|_| open(arguments)).collect::<Result<Vec<_>, _>>()?;
+/// Times each answer to a request that counts.
+pub fn run(arguments: &Arguments) -> Result<Seen, Failure> {
+    let mut connections =
+        (0..arguments.connections).map(|_| open(arguments)).collect::<Result<Vec<_>, _>>()?;
     let epoll = sys::Epoll::new().map_err(|error| error.to_string())?;
     for (index, connection) in connections.iter().enumerate() {
         epoll.add(connection.transport.as_raw_fd(), index as u64).map_err(|error| error.to_string())?;
     }
+    crate::wait("ready");
     // All that have room, each in turn, so that all are used.
     let mut with_room: VecDeque<usize> = (0..arguments.connections).collect();
     let mut waiting: VecDeque<Instant> = VecDeque::new();
@@ -107,10 +115,14 @@ pub fn run(arguments: &Arguments) -> Result<Vec<u64>, Failure> {
             microseconds.extend(counting.map(|due| (now - due).as_micros() as u64));
         }
         if next >= end && waiting.is_empty() && answered == sent {
-            return Ok(microseconds);
+            let open = connections.into_iter().map(|connection| connection.transport).collect();
+            return Ok(Seen { microseconds, answers: answered, took: end - start, open });
         }
         if now > end + PATIENCE {
-            return Err(format!("{} requests have no answer {PATIENCE:?} after the last was due", sent - answered + waiting.len()));
+            return Err(format!(
+                "{} requests have no answer {PATIENCE:?} after the last was due",
+                sent - answered + waiting.len()
+            ));
         }
     }
 }

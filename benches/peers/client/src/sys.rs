@@ -29,9 +29,13 @@ impl Epoll {
     }
 
     /// The tokens of those that have input now.
-    pub fn poll<'a>(&self, events: &'a mut [libc::epoll_event]) -> io::Result<impl Iterator<Item = u64> + 'a> {
+    pub fn poll<'a>(
+        &self,
+        events: &'a mut [libc::epoll_event],
+    ) -> io::Result<impl Iterator<Item = u64> + 'a> {
         // SAFETY: pointer and length are those of one live slice.
-        let ready = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
+        let ready =
+            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
         let ready = match checked(ready) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             other => other?,
