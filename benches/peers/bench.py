@@ -8,6 +8,7 @@ import os
 import pathlib
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -191,7 +192,7 @@ def _refusal(server: Peer, result: CellResult):
     """Turns a wrong answer into a refused row: such a server has no figures in the cell."""
     try:
         yield
-    except (probe.Wrong, RuntimeError, OSError) as error:
+    except (probe.Wrong, RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
         result.refused[server.name] = str(error)
         result.samples.pop(server.name, None)
 
