@@ -169,7 +169,7 @@ def _measure_rounds(
             with _refusal(server, result):
                 probe.verify(server, cell, etag)
                 if cell.spread > 1:
-                    warm.check(server, cell)
+                    result.notes += warm.check(server, cell)
     _progress("")
     return result
 

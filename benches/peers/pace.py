@@ -26,9 +26,10 @@ def measure(cell: Cell, rounds: int, measured: Rounds) -> CellResult:
     best = max((rate for name, rate in borne.items() if name not in NO_PEERS), default=max(borne.values(), default=0.0))
     result = measured(cell, dict.fromkeys(borne, SHARE * best), rounds)
     own = measured(cell, {name: SHARE * rate for name, rate in borne.items()}, rounds)
-    result.refused = closed.refused | own.refused | result.refused
+    result.refused = closed.refused | result.refused
     result.notes.append(f"due: {SHARE * best:.0f} requests/s, {SHARE:.0%} of what the best peer bears")
     for name, samples in own.samples.items():
         p99 = statistics.median(sample.p99_us for sample in samples)
         result.notes.append(f"{name} at {SHARE * borne[name]:.0f} requests/s, {SHARE:.0%} of its own: p99 {p99:.0f} µs")
+    result.notes += [f"{name} at {SHARE:.0%} of its own: refused: {reason}" for name, reason in own.refused.items()]
     return result
