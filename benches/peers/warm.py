@@ -8,7 +8,7 @@ import probe
 from cells import KIB, Cell
 from peer import Peer
 
-IN_MEMORY_SHARE = 0.10
+IN_MEMORY_SHARE = 0.05
 # Larger bodies are never in the memory tier; small ones are, if there is room.
 SMALL_BYTES = 32 * KIB
 PASSES = 4
