@@ -75,8 +75,8 @@ def prepare(options: Options) -> None:
         tools.larder()
 
 
-def run(options: Options, each: Callable[[CellResult], None]) -> Result:
-    """Measures all cells and calls `each` with every finished one. Whatever happens, no process is left behind."""
+def run(options: Options, each: Callable[[Result], None]) -> Result:
+    """Measures all cells and calls `each` after every one. Whatever happens, no process is left behind."""
     end_with_signals()
     result = Result(machine.description(), options, _command(), time.strftime("%Y-%m-%d"))
     with contextlib.ExitStack() as stack:
@@ -85,12 +85,12 @@ def run(options: Options, each: Callable[[CellResult], None]) -> Result:
         for tier in TIERS:
             cells = [cell for cell in options.cells if cell.tier == tier]
             with _servers(cells, tier, ground, options) as servers:
-                for cell in cells:
-                    measured = _measure_cell(cell, [server for server in servers if server.does(cell)], ground, options)
-                    result.cells.append(measured)
-                    each(measured)
                 result.versions |= {server.name: server.version() for server in servers}
                 result.settings |= {server.name: server.settings for server in servers}
+                for cell in cells:
+                    able = [server for server in servers if server.does(cell)]
+                    result.cells.append(_measure_cell(cell, able, ground, options))
+                    each(result)
     return result
 
 
