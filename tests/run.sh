@@ -18,6 +18,7 @@ Without a PART, everything runs. What is missing is installed by apt-get, npm an
   browser      the demo in headless Chromium
   sdk          the SDKs of Fastly and Cloudflare against a node's purge APIs
   otlp         clippy and the tests of traces, of a build with the feature otlp
+  bench        the tables of the comparison with other caches: the README's are those of the figures kept
   deploy       units, image, manifests, rules, dashboard: against the program, with a real Prometheus
 
 The heavy behaviour tests are short unless LARDER_SOAK_SECS and LARDER_IDLE_CONNECTIONS (10000 is what
@@ -28,7 +29,7 @@ A failing part does not keep the next from running, a failing build does. The la
 TEXT
 }
 
-PARTS=(fmt clippy doc test conformance browser sdk deploy otlp)
+PARTS=(fmt clippy doc test bench conformance browser sdk deploy otlp)
 EXTRA_PARTS=(behaviour tidy)
 
 parts=()
@@ -92,6 +93,7 @@ install_missing() {
         need curl curl
         need chromium chromium
     fi
+    if wants bench; then need python3 python3; fi
     if wants deploy; then
         need promtool prometheus
         need systemd-analyze systemd
@@ -172,6 +174,7 @@ run_part() {
             check cargo clippy --all-targets --locked --features otlp -- -D warnings
             suite cargo test --locked --no-fail-fast --features otlp --test behaviour traces
             ;;
+        bench) check python3 -B -m unittest discover -q benches/peers ;;
         conformance | browser | sdk | deploy) LARDER_BIN=$target/debug/larder suite "tests/$1/run" ;;
     esac
 }

@@ -5,23 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pathlib
+import shlex
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import idle
 import load
 import machine
+import pace
 import probe
 import tools
-from cells import Cell
-from peers import Peer
+import warm
+from cells import TIERS, Cell
+from meter import Meter
+from peer import Peer
 from rig import Rig, rig
+from samples import CellResult, Sample
 
-SETTLE_SECONDS = 0.05  # for the server to notice that its clients have left
 WARM_UP_SECONDS = 1
 TRIES = 3
 DISTURBED_SHARE = 0.10
+IDLE_ROUNDS = 3  # memory hardly differs from one to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,25 +40,8 @@ class Options:
     seconds: int = 2
     server_core: int = 0
     load_core: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """One server, one cell, one round."""
-
-    round: int
-    requests_per_second: float
-    cpu_us: float
-    p50_us: float
-    p99_us: float
-    own_kib: int
-    resident_kib: int
-    server_share: float
-    """Of the server's core: how much of the time it worked for the server."""
-    softirq_share: float
-    """Of `cpu_us`: the part that the kernel's softirq thread did for the server."""
-    others_share: float
-    """Of the server's core: how much of the time anything else did, a hypervisor's other guests included."""
+    disk: pathlib.Path | None = None
+    """Where the caches on disk are; `None`: where temporary files are."""
 
 
 class Restless(Exception):
@@ -58,18 +49,13 @@ class Restless(Exception):
 
 
 @dataclasses.dataclass
-class CellResult:
-    cell: Cell
-    samples: dict[str, list[Sample]] = dataclasses.field(default_factory=dict)
-    refused: dict[str, str] = dataclasses.field(default_factory=dict)
-    tls: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
 class Result:
     machine: str
     options: Options
-    versions: dict[str, str]
+    command: str
+    date: str
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
     cells: list[CellResult] = dataclasses.field(default_factory=list)
 
 
@@ -83,55 +69,120 @@ def prepare(options: Options) -> None:
         packages |= kind.packages
     tools.install(packages)
     tools.floor()
+    if any(cell.kind in ("full", "resumed", "paced") for cell in options.cells):
+        tools.client()
     if any(kind.name == "larder" for kind in options.peers):
         tools.larder()
 
 
-def run(options: Options, each: Callable[[CellResult], None]) -> Result:
-    """Measures all cells and calls `each` with every finished one. Whatever happens, no process is left behind."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
-    result = Result(machine.description(), options, {})
+def run(options: Options, each: Callable[[Result], None]) -> Result:
+    """Measures all cells and calls `each` after every one. Whatever happens, no process is left behind."""
+    end_with_signals()
+    result = Result(machine.description(), options, _command(), time.strftime("%Y-%m-%d"))
     with contextlib.ExitStack() as stack:
-        ground = stack.enter_context(rig(tools.floor(), options.server_core, options.load_core))
+        ground = stack.enter_context(rig(tools.floor(), options.server_core, options.load_core, options.disk))
         os.sched_setaffinity(0, {options.load_core})
-        servers = []
-        for kind in options.peers:
-            server = kind(ground)
-            stack.callback(server.stop)
-            server.start()
-            result.versions[server.name] = server.version()
-            servers.append(server)
-        for cell in options.cells:
-            measured = _measure_cell(cell, [server for server in servers if cell.protocol in server.protocols], ground, options)
-            result.cells.append(measured)
-            each(measured)
+        for tier in TIERS:
+            cells = [cell for cell in options.cells if cell.tier == tier]
+            with _servers(cells, tier, ground, options) as servers:
+                result.versions |= {server.name: server.version() for server in servers}
+                result.settings |= {server.name: server.settings for server in servers}
+                for cell in cells:
+                    able = [server for server in servers if server.does(cell)]
+                    result.cells.append(_measure_cell(cell, able, ground, options))
+                    each(result)
     return result
 
 
+def _command() -> str:
+    """The command that was given, without the names of its own folders."""
+    words = sys.argv[1:]
+    for option in ("--json", "--disk"):
+        if option in words:
+            at = words.index(option)
+            words = words[:at] + words[at + 2 :]
+    return shlex.join([f"benches/peers/{pathlib.Path(sys.argv[0]).name}", *words])
+
+
+@contextlib.contextmanager
+def _servers(cells: list[Cell], tier: str, ground: Rig, options: Options) -> Iterator[list[Peer]]:
+    """Those that take part in some cell of a tier, for as long as its cells are measured."""
+    servers: list[Peer] = []
+    with contextlib.ExitStack() as stack:
+        for kind in options.peers:
+            if any(kind.does(cell) for cell in cells):
+                server = kind(ground, tier)
+                stack.callback(server.stop)
+                server.start()
+                servers.append(server)
+        yield servers
+
+
+def end_with_signals() -> None:
+    """Has SIGTERM and SIGHUP end the program as ^C does, with all that it started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
+
+
 def _measure_cell(cell: Cell, servers: list[Peer], ground: Rig, options: Options) -> CellResult:
-    result = CellResult(cell)
     etag = probe.origin_etag(ground.origin_port, cell)
+    if cell.kind == "idle":
+        return _measure_idle(cell, servers, etag, ground, options)
+
+    def rounds(cell: Cell, rates: dict[str, float], count: int) -> CellResult:
+        able = [server for server in servers if not rates or server.name in rates]
+        chosen = {server: dataclasses.replace(cell, rate=rates.get(server.name, 0.0)) for server in able}
+        return _measure_rounds(cell, chosen, etag, ground, count, options.seconds)
+
+    if cell.kind == "paced":
+        return pace.measure(cell, options.rounds, rounds)
+    return rounds(cell, {}, options.rounds)
+
+
+def _measure_rounds(
+    cell: Cell, chosen: dict[Peer, Cell], etag: str, ground: Rig, rounds: int, seconds: int
+) -> CellResult:
+    """A cell, as it is for each server, in interleaved rounds."""
+    servers = list(chosen)
+    result = CellResult(cell)
+    _progress(f"{cell.name}: checking")
     wire_bytes: dict[str, int] = {}
     for server in servers:
         with _refusal(server, result):
+            if cell.spread > 1:
+                warm.fill(server, cell)
             wire_bytes[server.name], result.tls[server.name] = probe.verify(server, cell, etag)
-            _measure(server, cell, etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
-    for number in range(1, options.rounds + 1):
-        _progress(f"{cell.name}: round {number} of {options.rounds}")
+            measure(server, chosen[server], etag, wire_bytes[server.name], WARM_UP_SECONDS, 0, ground)
+    for number in range(1, rounds + 1):
+        _progress(f"{cell.name}: round {number} of {rounds}")
         # Each round starts with another server, so that none always follows the same one.
         first = number % len(servers) if servers else 0
         for server in servers[first:] + servers[:first]:
             if server.name in result.refused:
                 continue
             with _refusal(server, result):
-                sample = _measure(server, cell, etag, wire_bytes[server.name], options.seconds, number, ground)
+                sample = measure(server, chosen[server], etag, wire_bytes[server.name], seconds, number, ground)
                 result.samples.setdefault(server.name, []).append(sample)
     result.samples = {server.name: result.samples[server.name] for server in servers if server.name in result.samples}
     for server in servers:
         if server.name not in result.refused:
             with _refusal(server, result):
                 probe.verify(server, cell, etag)
+                if cell.spread > 1:
+                    result.notes += warm.check(server, cell)
+    _progress("")
+    return result
+
+
+def _measure_idle(cell: Cell, servers: list[Peer], etag: str, ground: Rig, options: Options) -> CellResult:
+    result = CellResult(cell)
+    for number in range(1, min(options.rounds, IDLE_ROUNDS) + 1):
+        for server in servers:
+            _progress(f"{cell.name}: round {number}, {server.name}")
+            if server.name not in result.refused:
+                with _refusal(server, result):
+                    sample = idle.measure(type(server), cell, etag, number, ground)
+                    result.samples.setdefault(server.name, []).append(sample)
     _progress("")
     return result
 
@@ -141,12 +192,12 @@ def _refusal(server: Peer, result: CellResult):
     """Turns a wrong answer into a refused row: such a server has no figures in the cell."""
     try:
         yield
-    except (probe.Wrong, RuntimeError, OSError) as error:
+    except (probe.Wrong, RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
         result.refused[server.name] = str(error)
         result.samples.pop(server.name, None)
 
 
-def _measure(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, number: int, ground: Rig) -> Sample:
+def measure(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, number: int, ground: Rig) -> Sample:
     """The first calm sample, else the calmest of a few: chosen by what others did, never by what was measured."""
     samples: list[Sample] = []
     for _ in range(TRIES):
@@ -163,40 +214,27 @@ def _sample(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, 
     url = server.url(cell.protocol, cell.path)
     pids = server.pids()
     asked = ground.origin_requests()
-    softirq_thread = machine.softirq_thread(ground.server_core)
-    kernel = set() if softirq_thread is None else {softirq_thread}
-    core_before, began = machine.core_seconds(ground.server_core), time.monotonic()
-    own_before, kernel_before = _cpu(pids), _cpu(kernel)
-    seen = load.drive(cell, url, etag, wire_bytes, seconds, ground.load_core, ground.folder)
-    time.sleep(SETTLE_SECONDS)
+    meter = Meter(pids, ground.server_core)
+    seen = load.drive(cell, url, etag, wire_bytes, seconds, ground.load_core, ground.folder, meter)
     if server.pids() != pids:
         raise Restless
-    # What the kernel put off from the server's system calls to its own thread is the server's cost too.
-    deferred = _cpu(kernel) - kernel_before
-    cpu, elapsed = _cpu(pids) - own_before + deferred, time.monotonic() - began
-    core_after = machine.core_seconds(ground.server_core)
-    busy, stolen = core_after[0] - core_before[0], core_after[1] - core_before[1]
     if seen.errors:
         raise probe.Wrong(", ".join(seen.errors))
-    if server.caches and ground.origin_requests() != asked:
-        raise probe.Wrong(f"{ground.origin_requests() - asked} requests reached the origin during the load")
+    if server.caches:
+        probe.check_origin(cell, ground.origin_requests() - asked, seen.answers)
     own_kib, resident_kib = machine.memory_kib(pids)
     return Sample(
         round=number,
         requests_per_second=seen.answers / seen.seconds,
-        cpu_us=cpu / seen.answers * 1e6,
+        cpu_us=meter.cpu / seen.answers * 1e6,
         p50_us=seen.p50_us,
         p99_us=seen.p99_us,
         own_kib=own_kib,
         resident_kib=resident_kib,
-        server_share=cpu / elapsed,
-        softirq_share=deferred / cpu,
-        others_share=max(stolen, busy - cpu, 0.0) / elapsed,
+        server_share=meter.cpu / meter.elapsed,
+        softirq_share=meter.deferred / meter.cpu,
+        others_share=meter.others / meter.elapsed,
     )
-
-
-def _cpu(pids: set[int]) -> float:
-    return sum(machine.cpu_seconds(pid) for pid in pids)
 
 
 def _progress(text: str) -> None:

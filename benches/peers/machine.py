@@ -44,6 +44,11 @@ def cpu_seconds(pid: int) -> float:
         return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
+def cpu_of(pids: set[int]) -> float:
+    """That of some processes."""
+    return sum(cpu_seconds(pid) for pid in pids)
+
+
 def softirq_thread(core: int) -> int | None:
     """The kernel's thread for deferred network work of a core; `None` where it can't be seen."""
     for entry in pathlib.Path("/proc").iterdir():

@@ -3,76 +3,27 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import re
 import subprocess
-from abc import ABC, abstractmethod
+import urllib.request
 
 import tools
-from rig import Process, Rig, accepts, free_port
-
-
-class Peer(ABC):
-    """One server, started once for a run, with a plain and a TLS port of its own.
-
-    A subclass says what it needs and writes its configuration into `self.folder`; ports, start, readiness and end
-    are done here.
-    """
-
-    name: str
-    packages: dict[str, str] = {}  # program -> Debian package
-    protocols: frozenset[str] = frozenset({"plain", "tls", "h2"})
-    caches: bool = True  # whether there is an origin behind it that a hit must not reach
-
-    def __init__(self, rig: Rig):
-        self.rig = rig
-        self.folder = rig.folder / self.name
-        self.folder.mkdir()
-        self.plain_port, self.tls_port = free_port(), free_port()
-        self._process: Process | None = None
-
-    @abstractmethod
-    def command(self) -> list[str]:
-        """Writes what the server reads at its start, and returns the command that runs it in the foreground."""
-
-    @abstractmethod
-    def version(self) -> str:
-        """Name and version in a few words, for the report."""
-
-    def is_ready(self) -> bool:
-        ports = [self.plain_port, self.tls_port] if "tls" in self.protocols else [self.plain_port]
-        return all(accepts(port) for port in ports)
-
-    def start(self) -> None:
-        self._process = Process(self.name, self.command(), self.rig.server_core, self.folder)
-        self._process.wait_until(self.is_ready)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-
-    def pids(self) -> set[int]:
-        assert self._process is not None, "only a started server has processes"
-        return self._process.pids()
-
-    def output(self) -> str:
-        """What the server has written so far."""
-        return self._process.log.read_text(errors="replace") if self._process is not None else ""
-
-    def port(self, protocol: str) -> int:
-        return self.plain_port if protocol == "plain" else self.tls_port
-
-    def url(self, protocol: str, path: str) -> str:
-        scheme = "http" if protocol == "plain" else "https"
-        return f"{scheme}://127.0.0.1:{self.port(protocol)}{path}"
+from cells import DISK_TIER_MEMORY, MIB, Cell
+from peer import Peer, first_line, program
+from rig import free_port
 
 
 class Floor(Peer):
     """A bare epoll loop of our own: what the kernel alone costs."""
 
     name = "floor"
+    settings = "send, with the body behind the head up to 32 KiB, sendfile above; plain only"
     protocols = frozenset({"plain"})
     caches = False
+
+    @classmethod
+    def does(cls, cell: Cell) -> bool:
+        return super().does(cell) and cell.kind != "miss" and cell.range is None
 
     def command(self) -> list[str]:
         return [str(tools.floor()), "--port", str(self.plain_port), "--dir", str(self.rig.objects), "--role", "floor"]
@@ -82,13 +33,20 @@ class Floor(Peer):
 
 
 class Larder(Peer):
+    """Everything in memory; or a disk tier, where the memory tier is as small as it can be."""
+
     name = "larder"
+    settings = "one worker; 512 MiB of memory, or 1 MiB before a disk tier"
+    workers = 1
+    memory = "512MiB"
 
     def command(self) -> list[str]:
+        memory, disk = (self.memory, "0") if self.tier == "memory" else (DISK_TIER_MEMORY, "2GiB")
+        self._metrics_port = free_port()
         file = self.folder / "larder.toml"
         file.write_text(f"""\
 [node]
-workers = 1
+workers = {self.workers}
 drain_timeout = "1s"
 [[listen]]
 address = "127.0.0.1:{self.plain_port}"
@@ -100,10 +58,15 @@ cert = "{self.rig.certificate}"
 key = "{self.rig.key}"
 [admin]
 address = "127.0.0.1:0"
+[metrics]
+address = "127.0.0.1:{self._metrics_port}"
+[limits]
+connections_per_client = 50000
+idle_timeout = "1h"
 [store]
 path = "{self.folder / 'store'}"
-memory = "512MiB"
-disk = "0"
+memory = "{memory}"
+disk = "{disk}"
 [[site]]
 name = "bench"
 hosts = ["*"]
@@ -117,14 +80,20 @@ servers = [{{ url = "http://127.0.0.1:{self.rig.origin_port}" }}]
     def is_ready(self) -> bool:
         return re.search(r"\bready\b", self.output()) is not None and super().is_ready()
 
+    def objects_in_memory(self) -> int | None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=5) as answer:
+            held = re.search(r'^larder_store_objects\{tier="memory"\} (\S+)', answer.read().decode(), re.MULTILINE)
+        return int(float(held[1])) if held else None
+
     def version(self) -> str:
-        return _first_line([str(tools.larder()), "--version"])
+        return first_line([str(tools.larder()), "--version"])
 
 
 class Nginx(Peer):
     """proxy_cache with an open file cache; bodies leave by sendfile, in full segments with their heads."""
 
     name = "nginx"
+    settings = "one worker; proxy_cache, open_file_cache, sendfile, tcp_nopush, ssl_buffer_size 64k, no access log"
     packages = {"nginx": "nginx"}
     bodies = "sendfile on; tcp_nopush on;"
 
@@ -148,12 +117,12 @@ http {{
     output_buffers 4 64k;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
-    open_file_cache max=10000 inactive=1h;
+    open_file_cache max=16000 inactive=1h;
     open_file_cache_valid 1h;
     open_file_cache_min_uses 1;
     client_body_temp_path {self.folder}/body;
     proxy_temp_path {self.folder}/temp;
-    proxy_cache_path {self.folder}/cache levels=1:2 keys_zone=bench:16m inactive=1d max_size=1g use_temp_path=off;
+    proxy_cache_path {self.folder}/cache levels=1:2 keys_zone=bench:64m inactive=1d max_size=2g use_temp_path=off;
     ssl_certificate {self.rig.certificate};
     ssl_certificate_key {self.rig.key};
     ssl_protocols TLSv1.2 TLSv1.3;
@@ -176,10 +145,10 @@ http {{
     }}
 }}
 """)
-        return [_program("nginx"), "-p", str(self.folder), "-c", str(file)]
+        return [program("nginx"), "-p", str(self.folder), "-c", str(file)]
 
     def version(self) -> str:
-        done = subprocess.run([_program("nginx"), "-v"], capture_output=True, text=True)
+        done = subprocess.run([program("nginx"), "-v"], capture_output=True, text=True)
         return done.stderr.strip().removeprefix("nginx version: ")
 
 
@@ -187,6 +156,7 @@ class NginxNoCork(Nginx):
     """Without tcp_nopush: dearer for small bodies, but on loopback none waits for a delayed ACK."""
 
     name = "nginx-nocork"
+    settings = "as nginx, without tcp_nopush; plain only"
     protocols = frozenset({"plain"})  # over TLS there is no sendfile, so that it would be the same as nginx
     bodies = "sendfile on; tcp_nopush off;"
 
@@ -195,14 +165,16 @@ class NginxCopy(Nginx):
     """Bodies are read and written with their head: best where a copy is cheaper than sendfile."""
 
     name = "nginx-copy"
+    settings = "as nginx, without sendfile; plain only"
     protocols = frozenset({"plain"})
     bodies = "sendfile off;"
 
 
 class Varnish(Peer):
-    """Everything in memory. It does no TLS."""
+    """Everything in memory, or in a mapped file. It does no TLS."""
 
     name = "varnish"
+    settings = "malloc, or file on disk; one pool of 200 threads; plain only"
     packages = {"varnishd": "varnish"}
     protocols = frozenset({"plain"})
 
@@ -213,23 +185,26 @@ vcl 4.1;
 backend origin {{ .host = "127.0.0.1"; .port = "{self.rig.origin_port}"; }}
 """)
         place = ["-n", str(self.folder / "work"), "-f", str(file), "-a", f"127.0.0.1:{self.plain_port}"]
+        storage = "malloc,512M" if self.tier == "memory" else f"file,{self.folder}/objects,2G"
         settings = self.threads() | {"listen_depth": 4096, "timeout_idle": 3600}
         given = [word for name, value in settings.items() for word in ("-p", f"{name}={value}")]
-        return [_program("varnishd"), "-F", *place, "-s", "malloc,512M", *given, "-T", "none"]
+        return [program("varnishd"), "-F", *place, "-s", storage, *given, "-T", "none"]
 
     def threads(self) -> dict[str, int]:
         """One pool, as for one core, whose threads are there before they are needed."""
         return {"thread_pools": 1, "thread_pool_min": 200}
 
     def version(self) -> str:
-        return _first_line([_program("varnishd"), "-V"])
+        return first_line([program("varnishd"), "-V"])
 
 
 class Haproxy(Peer):
-    """Its cache in memory, one thread."""
+    """Its cache in memory, one thread. It has no other."""
 
     name = "haproxy"
+    settings = "one thread; its cache of 512 MiB; memory only"
     packages = {"haproxy": "haproxy"}
+    tiers = frozenset({"memory"})
 
     def command(self) -> list[str]:
         pair = self.folder / "pair.pem"
@@ -259,16 +234,20 @@ frontend bench
 backend origin
     server origin 127.0.0.1:{self.rig.origin_port}
 """)
-        return [_program("haproxy"), "-db", "-f", str(file)]
+        return [program("haproxy"), "-db", "-f", str(file)]
 
     def version(self) -> str:
-        return _first_line([_program("haproxy"), "-v"])
+        return first_line([program("haproxy"), "-v"])
 
 
 class TrafficServer(Peer):
-    """Its memory cache before a store in the folder of the run, one thread for connections."""
+    """Its memory cache before a store in the folder of the run, one thread for connections.
+
+    On disk, the memory cache is as small as Larder's, and the store large enough for what is measured.
+    """
 
     name = "trafficserver"
+    settings = "one thread for connections; a memory cache of 512 MiB, or of 1 MiB before the disk; no logging"
     packages = {"traffic_server": "trafficserver"}
 
     def command(self) -> list[str]:
@@ -283,7 +262,7 @@ class TrafficServer(Peer):
             "exec_thread.limit INT": 1,
             "accept_threads INT": 0,
             "task_threads INT": 1,
-            "cache.ram_cache.size INT": 536870912,
+            "cache.ram_cache.size INT": 512 * MIB if self.tier == "memory" else MIB,
             "cache.ram_cache_cutoff INT": 16777216,
             "cache.threads_per_disk INT": 1,
             "http.cache.required_headers INT": 0,
@@ -299,7 +278,7 @@ class TrafficServer(Peer):
         lines = [f"CONFIG proxy.config.{name} {value}\n" for name, value in settings.items()]
         (config / "records.config").write_text("".join(lines))
         (config / "remap.config").write_text(f"map / http://127.0.0.1:{self.rig.origin_port}/\n")
-        (config / "storage.config").write_text(f"{cache} 256M\n")
+        (config / "storage.config").write_text(f"{cache} {'256M' if self.tier == 'memory' else '2G'}\n")
         certificate = f"dest_ip=* ssl_cert_name={self.rig.certificate} ssl_key_name={self.rig.key}\n"
         (config / "ssl_multicert.config").write_text(certificate)
         (config / "ip_allow.yaml").write_text(
@@ -315,10 +294,10 @@ class TrafficServer(Peer):
         }
         runroot = self.folder / "runroot.yaml"
         runroot.write_text("".join(f"{name}: {path}\n" for name, path in layout.items()))
-        return [_program("traffic_server"), f"--run-root={runroot}"]
+        return [program("traffic_server"), f"--run-root={runroot}"]
 
     def version(self) -> str:
-        return _first_line([_program("traffic_server"), "--version"])
+        return first_line([program("traffic_server"), "--version"])
 
 
 PEERS: dict[str, type[Peer]] = {
@@ -334,15 +313,3 @@ def select(names: str) -> list[type[Peer]]:
         if PEERS[name.strip()] not in chosen:
             chosen.append(PEERS[name.strip()])
     return chosen
-
-
-def _program(name: str) -> str:
-    path = tools.find(name)
-    if path is None:
-        raise tools.Missing(f"{name} is not installed")
-    return str(pathlib.Path(path))
-
-
-def _first_line(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    return (done.stdout or done.stderr).strip().partition("\n")[0]

@@ -29,6 +29,8 @@ class Rig:
     """The common ground of one run."""
 
     folder: pathlib.Path
+    disk_folder: pathlib.Path
+    """Where caches on disk are: a folder on a real one."""
     objects: pathlib.Path
     certificate: pathlib.Path
     key: pathlib.Path
@@ -43,13 +45,13 @@ class Rig:
 
 
 class Process:
-    """A server that we started: pinned to a core, in a session of its own, ended with its whole tree."""
+    """A server that we started: pinned to cores, in a session of its own, ended with its whole tree."""
 
-    def __init__(self, name: str, command: list[str], core: int, folder: pathlib.Path):
+    def __init__(self, name: str, command: list[str], cores: int | str, folder: pathlib.Path):
         self.name = name
         self.log = folder / "output.log"
         # setpriv: the server ends with us even if we are killed. A session of its own: ^C reaches only us.
-        pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
+        pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(cores), *command]
         with self.log.open("wb") as log:
             self._child = subprocess.Popen(
                 pinned, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -102,10 +104,14 @@ def accepts(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def rig(floor_binary: pathlib.Path, server_core: int, load_core: int) -> Iterator[Rig]:
+def rig(
+    floor_binary: pathlib.Path, server_core: int, load_core: int, disk: pathlib.Path | None = None
+) -> Iterator[Rig]:
     """Sets up the common ground and takes all of it away again."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="larder-bench-", dir=_temporary_root()))
-    folder.chmod(0o755)
+    disk_folder = pathlib.Path(tempfile.mkdtemp(prefix="larder-bench-", dir=disk))
+    for each in (folder, disk_folder):
+        each.chmod(0o755)
     origin = None
     try:
         objects = folder / "objects"
@@ -119,11 +125,12 @@ def rig(floor_binary: pathlib.Path, server_core: int, load_core: int) -> Iterato
         command = [str(floor_binary), "--port", str(port), "--dir", str(objects), "--role", "origin"]
         origin = Process("origin", command, load_core, place)
         origin.wait_until(lambda: accepts(port))
-        yield Rig(folder, objects, certificate, key, port, server_core, load_core)
+        yield Rig(folder, disk_folder, objects, certificate, key, port, server_core, load_core)
     finally:
         if origin is not None:
             origin.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        for each in (folder, disk_folder):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _temporary_root() -> str | None:

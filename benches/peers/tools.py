@@ -52,6 +52,12 @@ def floor() -> pathlib.Path:
     return _ours("FLOOR_BIN", "bench-floor", HERE / "floor" / "Cargo.toml")
 
 
+@functools.cache
+def client() -> pathlib.Path:
+    """The client's binary: `CLIENT_BIN`, or a release build of `client/`."""
+    return _ours("CLIENT_BIN", "bench-client", HERE / "client" / "Cargo.toml")
+
+
 def _ours(variable: str, name: str, manifest: pathlib.Path) -> pathlib.Path:
     given = os.environ.get(variable)
     if given:

@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 struct Object {
-    path: String,
+    name: String,
     full: Answer,
     not_modified: Answer,
 }
@@ -47,7 +47,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Reads every file of `dir` into memory; a file `1k` answers the path `/1k`.
+    /// Reads every file of `dir` into memory; a file `1k` answers the path `/1k`, and all paths below it.
     pub fn load(dir: &Path, role: Role) -> io::Result<Self> {
         let mut objects = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -61,15 +61,16 @@ impl Answers {
 
     /// Chooses by the path and by whether the request is conditional. The tag itself is not compared: there is one.
     pub fn choose(&mut self, request: &[u8]) -> Option<Choice> {
-        let target = request.strip_prefix(b"GET ")?;
+        let target = request.strip_prefix(b"GET /")?;
         let path = &target[..target.iter().position(|&byte| byte == b' ')?];
-        if self.role == Role::Origin && path == b"/_requests" {
+        if self.role == Role::Origin && path == b"_requests" {
             let count = self.answered.to_string();
             self.requests = small(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{count}", count.len()));
             return Some(Choice::Requests);
         }
         self.answered += 1;
-        let Some(index) = self.objects.iter().position(|object| object.path.as_bytes() == path) else {
+        let name = path.split(|&byte| byte == b'/').next()?;
+        let Some(index) = self.objects.iter().position(|object| object.name.as_bytes() == name) else {
             return Some(Choice::NotFound);
         };
         if has_if_none_match(target) { Some(Choice::NotModified(index)) } else { Some(Choice::Full(index)) }
@@ -107,7 +108,7 @@ fn object(name: &str, body: &[u8], role: Role) -> io::Result<Object> {
         full.file = Some((file, body.len()));
     }
     let not_modified = small(format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n"));
-    Ok(Object { path: format!("/{name}"), full, not_modified })
+    Ok(Object { name: name.to_owned(), full, not_modified })
 }
 
 fn small(text: String) -> Answer {
