@@ -100,3 +100,62 @@ fn after_the_others<T>(cx: &mut Context<'_>) -> Poll<T> {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
     Poll::Pending
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+    use crate::encode::{Level, Limits};
+    use crate::rules::encoding::Coding;
+
+    const LIMITS: Limits = Limits { bytes: 64 << 20, ratio: 1000 };
+
+    fn coded(bytes: Vec<u8>, from: Coding, to: Coding, of: Option<Arc<Encodings>>) -> Coded {
+        let transcoder = Transcoder::new(from, to, Level::Fast, None, LIMITS);
+        Coded::new(Body::bytes(bytes.into()), transcoder, None, of)
+    }
+
+    async fn all(mut coded: Coded) -> Result<Vec<u8>, BodyError> {
+        let mut out = Vec::new();
+        while let Some(piece) = poll_fn(|cx| coded.poll_next(cx)).await {
+            out.extend_from_slice(&piece?);
+        }
+        Ok(out)
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_while_a_large_body_is_encoded() {
+        let text: Vec<u8> =
+            (0..200_000_u32).flat_map(|n| format!("{:x} ", n.wrapping_mul(7919)).into_bytes()).collect();
+        let turns = Arc::new(AtomicU32::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut before = 0;
+        for (from, to) in [(Coding::Identity, Coding::Gzip), (Coding::Gzip, Coding::Zstd)] {
+            let encoded = all(coded(text.clone(), Coding::Identity, from, None)).await.unwrap();
+            let out = all(coded(encoded, from, to, None)).await.unwrap();
+            assert!(all(coded(out, to, Coding::Identity, None)).await.unwrap() == text);
+            let now = turns.load(Relaxed);
+            assert!(now > before + 10, "{now}");
+            before = now;
+        }
+        other.abort();
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_decoded_is_noted() {
+        let encodings = Arc::new(Encodings::default());
+        let junk =
+            || coded(b"no gzip at all".to_vec(), Coding::Gzip, Coding::Identity, Some(encodings.clone()));
+        assert!(!encodings.is_undecodable());
+        assert!(matches!(all(junk()).await, Err(BodyError::Coding(Failure::Malformed))));
+        assert!(encodings.is_undecodable());
+    }
+}
