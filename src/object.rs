@@ -31,7 +31,7 @@ mod encodings;
 
 pub use body::{Answer, Body, Growing, Lost, Pages, Part, PartReader, Place, Reader, Sum};
 pub use charge::{CHUNK_OVERHEAD_BYTES, Charge, charged_chunk};
-pub use encodings::{CodingSet, Delta, Encoded, Encodings, Made, Negotiated};
+pub use encodings::{CodingSet, Delta, Encoded, Encodings, Made, Negotiated, Offer};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 

@@ -8,8 +8,7 @@ use super::fill::{Answer, Fill, Kind, Wanted};
 use super::flight::Unshared;
 use super::purged::take_tags;
 use super::resume;
-use crate::object::Head;
-use crate::rules::encoding::Coding;
+use crate::object::{Head, Offer};
 use crate::rules::freshness::Freshness;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
@@ -30,11 +29,10 @@ impl Fill {
         storable::prepare(&mut headers, self.admitted.treatment.policy.set_cookie);
         let size = answer.response.body().size_hint();
         let compress = &self.admitted.treatment.compress;
-        let coding = (answer.kind == Kind::Whole)
-            .then(|| compress.coding_of(status, &headers, size.exact()))
-            .flatten();
+        let offer =
+            (answer.kind == Kind::Whole).then(|| compress.offer(status, &headers, size.exact())).flatten();
         let mut selecting =
-            self.selecting(&headers, coding).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
+            self.selecting(&headers, offer).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
         if answer.kind == Kind::Part && !matches!(self.wanted, Wanted::Slice(..)) {
             // A part is for who asks for the same; whom it serves besides is decided when it is asked for.
             let names = selecting.0.names().iter().cloned().chain([header::RANGE]).collect();
@@ -67,8 +65,8 @@ impl Fill {
         head.origin_age = origin_age;
         (head.version, head.as_of) = (answer.version, self.lead.flight.as_of());
         head.generation = answer.version;
-        if let Some(coding) = coding {
-            head.negotiate(coding);
+        if let Some(offer) = offer {
+            head.negotiate(offer);
         }
         head.tags = tags;
         Ok((head, deposit))
@@ -101,19 +99,20 @@ impl Fill {
         policy::decide(&exchange, policy)
     }
 
-    /// Which requests an answer with these fields is for; `None`: none but its own. Where clients choose its `coding`, that
-    /// does not select.
+    /// Which requests an answer with these fields is for; `None`: none but its own. Where it is made in the codings that
+    /// clients accept, these do not select.
     pub(super) fn selecting(
         &self,
         headers: &HeaderMap,
-        coding: Option<Coding>,
+        offer: Option<Offer>,
     ) -> Option<(VaryRule, vary::VariantKey)> {
         match vary::parse(headers) {
             Vary::Any => None,
             // The origin sees what we wrote there, which is each client's own.
             Vary::Fields(rule) if rule.names().iter().any(|name| PER_CLIENT.contains(name)) => None,
             Vary::Fields(rule) => {
-                let rule = if coding.is_some() { without_encoding(&rule) } else { rule };
+                let is_made = offer.is_some_and(|offer| offer.is_made);
+                let rule = if is_made { without_encoding(&rule) } else { rule };
                 let variant = rule.key(&self.request);
                 Some((rule, variant))
             }

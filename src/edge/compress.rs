@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::encode::Limits;
-use crate::object::{CodingSet, Head};
+use crate::object::{CodingSet, Head, Offer};
 use crate::rules::dictionary::AVAILABLE_DICTIONARY;
 use crate::rules::directives::Directives;
 use crate::rules::encoding::Coding;
@@ -28,24 +28,28 @@ pub struct Compress {
 }
 
 impl Compress {
-    /// What the origin has sent a response in, when clients may have it in other codings; `length` is that of its body,
-    /// where it is known.
-    pub(super) fn coding_of(
+    /// What clients may have a response in, if that depends on them; `length` is that of its body, where it is known.
+    ///
+    /// What came encoded can be decoded whatever its type and status are: clients that do not know its coding can do
+    /// nothing with it.
+    pub(super) fn offer(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
-    ) -> Option<Coding> {
+    ) -> Option<Offer> {
         let coding = Coding::of(headers)?;
+        let is_encoded = coding != Coding::Identity;
+        let is_made = matches!(status, StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION)
+            && headers.get(header::CONTENT_TYPE).is_some_and(|kind| self.names(kind));
         // What came encoded may be needed in no coding, however small it is.
-        let min_bytes = if coding == Coding::Identity { self.min_bytes } else { 1 };
+        let min_bytes = if is_encoded { 1 } else { self.min_bytes };
         let is_eligible = !self.codings.is_empty()
-            && matches!(status, StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION)
+            && (is_made || is_encoded && has_content(status))
             && length.is_none_or(|length| (min_bytes..=self.max_bytes).contains(&length))
-            && self.names(headers.get(header::CONTENT_TYPE)?)
             && !headers.contains_key(header::CONTENT_RANGE)
             && !Directives::parse(headers).no_transform;
-        is_eligible.then_some(coding)
+        is_eligible.then_some(Offer { coding, is_made })
     }
 
     fn names(&self, content_type: &HeaderValue) -> bool {
@@ -84,10 +88,15 @@ impl Compress {
 
     /// The head of a complete body: whether clients choose is decided now that its length is known.
     pub(super) fn settle(&self, head: &mut Head, length: u64) {
-        if head.negotiated.is_some() && self.coding_of(head.status, &head.headers, Some(length)).is_none() {
+        if head.negotiated.is_some() && self.offer(head.status, &head.headers, Some(length)).is_none() {
             head.serve_as_it_is();
         }
     }
+}
+
+/// Whether the body of a response is all of some content.
+fn has_content(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// What selects among variants when clients choose the coding: not Accept-Encoding and Available-Dictionary, which select
@@ -113,6 +122,8 @@ pub(super) fn vary_by_dictionary(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
+    const GZIP: (&str, &str) = ("content-encoding", "gzip");
+
     fn compress() -> Compress {
         Compress {
             codings: vec![Coding::Br],
@@ -123,31 +134,51 @@ mod tests {
         }
     }
 
-    fn coding(fields: &[(&'static str, &'static str)], length: Option<u64>) -> Option<Coding> {
+    fn offer(fields: &[(&'static str, &'static str)], length: Option<u64>) -> Option<Offer> {
         let fields = fields
             .iter()
             .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
-        compress().coding_of(StatusCode::OK, &fields.collect(), length)
+        compress().offer(StatusCode::OK, &fields.collect(), length)
     }
 
     #[test]
     fn by_type_size_and_wish() {
         const CSS: (&str, &str) = ("content-type", "Text/CSS ; charset=utf-8");
-        let identity = Some(Coding::Identity);
-        assert_eq!(coding(&[CSS], Some(512)), identity);
-        assert_eq!(coding(&[CSS], None), identity);
-        assert_eq!(coding(&[("content-type", "font/otf")], Some(600)), identity);
+        let made = |coding| Some(Offer { coding, is_made: true });
+        let identity = made(Coding::Identity);
+        assert_eq!(offer(&[CSS], Some(512)), identity);
+        assert_eq!(offer(&[CSS], None), identity);
+        assert_eq!(offer(&[("content-type", "font/otf")], Some(600)), identity);
         for other in ["text/cssx", "text", "fontx/a", "image/png", ""] {
-            assert_eq!(coding(&[("content-type", other)], Some(600)), None, "{other}");
+            assert_eq!(offer(&[("content-type", other)], Some(600)), None, "{other}");
         }
-        assert_eq!(coding(&[], Some(600)), None);
-        assert_eq!(coding(&[CSS], Some(511)), None);
-        assert_eq!(coding(&[CSS], Some(1001)), None);
-        assert_eq!(coding(&[CSS, ("content-encoding", "gzip")], Some(20)), Some(Coding::Gzip));
-        assert_eq!(coding(&[CSS, ("content-encoding", "gzip")], Some(0)), None);
-        assert_eq!(coding(&[CSS, ("content-encoding", "compress")], Some(600)), None);
-        assert_eq!(coding(&[CSS, ("cache-control", "max-age=5, No-Transform")], Some(600)), None);
-        assert_eq!(coding(&[CSS, ("content-range", "bytes 0-1/2")], Some(600)), None);
-        assert_eq!(Compress::default().coding_of(StatusCode::OK, &HeaderMap::new(), None), None);
+        assert_eq!(offer(&[], Some(600)), None);
+        assert_eq!(offer(&[CSS], Some(511)), None);
+        assert_eq!(offer(&[CSS], Some(1001)), None);
+        assert_eq!(offer(&[CSS, GZIP], Some(20)), made(Coding::Gzip));
+        assert_eq!(offer(&[CSS, GZIP], Some(0)), None);
+        assert_eq!(offer(&[CSS, ("content-encoding", "compress")], Some(600)), None);
+        assert_eq!(offer(&[CSS, ("cache-control", "max-age=5, No-Transform")], Some(600)), None);
+        assert_eq!(offer(&[CSS, ("content-range", "bytes 0-1/2")], Some(600)), None);
+        assert_eq!(Compress::default().offer(StatusCode::OK, &HeaderMap::new(), None), None);
+    }
+
+    #[test]
+    fn what_came_encoded_is_decoded_whatever_it_is() {
+        const IMAGE: (&str, &str) = ("content-type", "image/bmp");
+        let decoded = Some(Offer { coding: Coding::Gzip, is_made: false });
+        assert_eq!(offer(&[IMAGE, GZIP], Some(20)), decoded);
+        assert_eq!(offer(&[GZIP], None), decoded);
+        assert_eq!(offer(&[IMAGE, GZIP], Some(1001)), None);
+        for other in ["gzip, br", "deflate", "compress", "identity"] {
+            assert_eq!(offer(&[IMAGE, ("content-encoding", other)], Some(20)), None, "{other}");
+        }
+        assert_eq!(offer(&[IMAGE, GZIP, ("cache-control", "no-transform")], Some(20)), None);
+        let headers = [(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))].into_iter().collect();
+        for (status, expected) in [(404, decoded), (203, decoded), (204, None), (206, None), (304, None)] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(compress().offer(status, &headers, Some(20)), expected, "{status}");
+        }
+        assert_eq!(Compress::default().offer(StatusCode::OK, &headers, None), None, "it is off");
     }
 }

@@ -114,9 +114,9 @@ impl Edge {
         object: &Object,
         request: &HeaderMap,
     ) {
-        let Some(encodings) = object.encodings.as_ref().filter(|_| treatment.compress.dictionaries) else {
-            return;
-        };
+        let is_made = object.head.negotiated.is_some_and(|negotiated| negotiated.offer.is_made);
+        let is_wanted = is_made && treatment.compress.dictionaries;
+        let Some(encodings) = object.encodings.as_ref().filter(|_| is_wanted) else { return };
         let Some(hash) = dictionary::available(request) else { return };
         let wanted = wanted(treatment, encodings, request, hash);
         if wanted.is_empty() || !encodings.has_room() || !DICTIONARY_BYTES.contains(&object.body.len()) {

@@ -72,7 +72,9 @@ fn wanted<'a>(
     object: &'a Object,
     encodings: &'a Encodings,
 ) -> impl Iterator<Item = (Coding, Level)> + 'a {
-    let from = object.head.negotiated.map(|negotiated| negotiated.coding);
+    let offer = object.head.negotiated.map(|negotiated| negotiated.offer);
+    let from = offer.map(|offer| offer.coding);
+    let is_made = offer.is_some_and(|offer| offer.is_made);
     // Who sends it encoded has clients for whom it is to be decoded: first.
     let identity = from.filter(|from| *from != Coding::Identity).map(|_| Coding::Identity);
     let codings = identity.into_iter().chain(treatment.compress.codings.iter().copied());
@@ -80,6 +82,7 @@ fn wanted<'a>(
     let is_hot = encodings.is_hot() && length <= HOT_MAX_BYTES;
     let level = if length <= SMALL_BYTES || is_hot { Level::Best } else { Level::High };
     let is_missing = move |coding: &Coding| match encodings.made(*coding) {
+        _ if !is_made => false,
         None => true,
         Some(Made::NotWorth) => false,
         Some(Made::Kept(encoded)) => level == Level::Best && !encoded.is_best,
@@ -140,7 +143,7 @@ impl Job {
         dictionary: Option<&Dictionary>,
     ) -> Outcome {
         let Some(negotiated) = object.head.negotiated else { return Outcome::Outdated };
-        let from = negotiated.coding;
+        let from = negotiated.offer.coding;
         let length = object.body.len();
         let Some(encodings) = &object.encodings else { return Outcome::Outdated };
         let before = encodings.get(to).filter(|_| dictionary.is_none());

@@ -224,11 +224,11 @@ impl Fill {
         });
         headers.remove(header::AGE);
         headers.append(header::VIA, self.edge.via.clone());
-        let coding = base.head.negotiated.and_then(|_| {
+        let offer = base.head.negotiated.and_then(|_| {
             let compress = &self.admitted.treatment.compress;
-            compress.coding_of(base.head.status, &headers, Some(base.body.len()))
+            compress.offer(base.head.status, &headers, Some(base.body.len()))
         });
-        let Some(selecting) = self.selecting(&headers, coding) else {
+        let Some(selecting) = self.selecting(&headers, offer) else {
             // It varies on everything now: nobody may share it.
             self.edge.store.remove(base);
             return self.lead.flight.publish(Published::Aborted);
@@ -236,8 +236,8 @@ impl Fill {
         let mut head = Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
         (head.version, head.as_of) = (answer.version, self.lead.flight.as_of());
         head.generation = base.head.generation;
-        if let Some(coding) = coding {
-            head.negotiate(coding);
+        if let Some(offer) = offer {
+            head.negotiate(offer);
         }
         head.tags = if speaks_of_tags { tags } else { base.head.tags.clone() };
         let object = Arc::new(base.renewed(Arc::new(head), self.edge.store.gauge()));

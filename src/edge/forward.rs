@@ -14,7 +14,7 @@ use super::respond::{cache_status, for_client, remove_all};
 use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, SURROGATE_CAPABILITY};
 use super::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::net::{RequestBody, RequestBodyError};
-use crate::object::Object;
+use crate::object::{Object, Offer};
 use crate::origin::{OriginBody, OriginError, OutBody, no_body};
 use crate::rules::cache_status::CacheStatus;
 use crate::rules::dictionary::{AVAILABLE_DICTIONARY, DICTIONARY_ID};
@@ -175,7 +175,7 @@ fn condition(headers: &mut HeaderMap, base: &Object) {
     if let Some(modified) = stored.get(header::LAST_MODIFIED) {
         headers.insert(header::IF_MODIFIED_SINCE, modified.clone());
     }
-    if let Some(coding) = base.head.negotiated.map(|negotiated| negotiated.coding)
+    if let Some(Offer { coding, is_made: true }) = base.head.negotiated.map(|negotiated| negotiated.offer)
         && coding != Coding::Identity
     {
         // Its tag is of what the origin has encoded, and of nothing else.

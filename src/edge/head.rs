@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
 
 use super::admit::Admitted;
 use super::body::Body;
 use super::miss::Fetched;
-use super::respond::content_length;
+use super::negotiate::{self, Chosen};
+use super::respond::{self, content_length};
 use super::{Edge, Outcome};
 use crate::object::{Head, Object};
 use crate::rules::cache_status::{CacheStatus, Fwd};
@@ -25,8 +26,8 @@ impl Edge {
         parts: &Parts,
         base: Option<Arc<Object>>,
     ) -> (Outcome, Response<Body>) {
+        let fwd = if base.is_some() { Fwd::Stale } else { Fwd::UriMiss };
         if let Some(flight) = self.collapse.flight(admitted.key.hash(), &parts.headers) {
-            let fwd = if base.is_some() { Fwd::Stale } else { Fwd::UriMiss };
             let published = flight.join().published().await;
             let asked = Fetched { admitted, parts, fwd, is_leader: false };
             if let Some(answered) = self.land(&asked, &flight, published, None).await {
@@ -35,12 +36,46 @@ impl Edge {
         }
         match self.count_miss(admitted) {
             Ok(()) => {
-                let (outcome, mut response) = self.head(admitted, parts, base).await;
-                say_what_selects(admitted, &mut response);
-                (outcome, response)
+                let (outcome, response) = self.head(admitted, parts, base).await;
+                let is_passed = outcome == Outcome::Miss;
+                (outcome, if is_passed { self.like_a_get(admitted, parts, response, fwd) } else { response })
             }
             Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
         }
+    }
+
+    /// An origin's answer as a GET would be answered now: encoded or decoded on its way, or refused.
+    fn like_a_get(
+        &self,
+        admitted: &Admitted,
+        parts: &Parts,
+        mut response: Response<Body>,
+        fwd: Fwd,
+    ) -> Response<Body> {
+        let (status, headers, now) = (response.status(), response.headers(), self.clock.now());
+        let treatment = &admitted.treatment;
+        let offer = treatment.compress.offer(status, headers, content_length(headers));
+        let exchange = Exchange {
+            method: &Method::GET,
+            request_headers: &parts.headers,
+            status,
+            response_headers: headers,
+            request_time: now,
+            response_time: now,
+        };
+        // What is not stored goes out as it came.
+        let Some(offer) = offer.filter(|_| policy::decide(&exchange, &treatment.policy).is_ok()) else {
+            return response;
+        };
+        let chosen = negotiate::choose_of(offer, (status, response.headers()), &parts.headers, admitted);
+        if matches!(chosen, Chosen::Refused) {
+            let fwd_status = Some(status.as_u16());
+            let status = CacheStatus { fwd: Some(fwd), fwd_status, ..CacheStatus::default() };
+            return respond::not_acceptable(&self.serving(admitted, parts, status, true));
+        }
+        chosen.apply(response.headers_mut());
+        say_what_selects(response.headers_mut());
+        response
     }
 
     /// RFC 9111 §4.3.5.
@@ -82,7 +117,7 @@ impl Edge {
                 (head.version, head.as_of) = (base.head.version, base.as_of());
                 head.generation = base.head.generation;
                 if let Some(stored) = base.head.negotiated {
-                    head.negotiate(stored.coding);
+                    head.negotiate(stored.offer);
                 }
                 head.tags = base.head.tags.clone();
                 let object = base.renewed(Arc::new(head), self.store.gauge());
@@ -92,16 +127,13 @@ impl Edge {
     }
 }
 
-/// As a GET would: what is encoded once it is stored varies on that already.
-fn say_what_selects(admitted: &Admitted, response: &mut Response<Body>) {
-    let length = content_length(response.headers());
-    let (status, headers) = (response.status(), response.headers_mut());
-    let is_negotiated = admitted.treatment.compress.coding_of(status, headers, length).is_some();
+/// What is encoded varies on that already.
+fn say_what_selects(headers: &mut HeaderMap) {
     let is_silent = matches!(
         vary::parse(headers),
         Vary::Fields(rule) if !rule.names().contains(&header::ACCEPT_ENCODING)
     );
-    if is_negotiated && is_silent {
+    if is_silent {
         headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
 }

@@ -2,7 +2,13 @@
 //!
 //! Of what is ready, what the client weighs highest, and of equals the shortest. Where nothing that is ready may be
 //! sent, the body is decoded or encoded on its way, once for this client: then its length is not known, its entity tag is
-//! weak, and ranges of it are not served. Where the client accepts nothing at all, it gets what is stored.
+//! weak, and ranges of it are not served. Where the client accepts nothing that can be made, it gets 406 (RFC 9110
+//! §15.5.7): that it refuses identity too, it has to say in so many words. What has no other coding to be had in is sent to
+//! everybody, as §12.1 allows: an image is of more use than a 406 to who forgot that not all is compressed. So is what
+//! turned out not to be in the coding that it is said to be in.
+//!
+//! What came encoded and is of no type that is compressed is decoded on its way to who does not accept its coding, and
+//! nothing else: no encoding of it is made or kept, and the origin's own Vary selects it as ever.
 //!
 //! Who comes before the encodings of something large has it encoded on its way too, at a level that takes next to no
 //! time, as long as few others do: by any link that is slower than a machine room's, its last byte comes much earlier
@@ -18,7 +24,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::admit::Admitted;
 use super::respond::content_length;
 use crate::encode::LiveTurn;
-use crate::object::{Body, Encoded, Encodings, Head, Made, Object};
+use crate::object::{Body, Encoded, Encodings, Head, Object, Offer};
 use crate::rules::dictionary;
 use crate::rules::encoding::{self, Accepted, Coding};
 use crate::rules::etag;
@@ -38,7 +44,9 @@ pub(super) enum Chosen<'a> {
     /// An encoding at rest.
     Made(&'a Arc<Encoded>),
     /// What is made on its way; with a turn, as a favour.
-    Live { from: Coding, to: Coding, turn: Option<LiveTurn> },
+    Live { from: Coding, to: Coding, turn: Option<LiveTurn>, of: Option<&'a Arc<Encodings>> },
+    /// The client accepts none that it could be had in.
+    Refused,
 }
 
 /// Of a stored response.
@@ -54,29 +62,39 @@ pub(super) fn choose<'a>(object: &'a Object, request: &HeaderMap, admitted: &Adm
 pub(super) fn body_of<'a>(object: &'a Object, request: &HeaderMap, admitted: &Admitted) -> &'a Arc<Body> {
     match choose(object, request, admitted) {
         Chosen::Made(encoded) => &encoded.body,
-        Chosen::AsItIs | Chosen::Live { .. } => &object.body,
+        Chosen::AsItIs | Chosen::Live { .. } | Chosen::Refused => &object.body,
     }
 }
 
 /// Of a response that is still coming.
 pub(super) fn choose_coming(head: &Head, request: &HeaderMap, admitted: &Admitted) -> Chosen<'static> {
     let Some(negotiated) = head.negotiated else { return Chosen::AsItIs };
+    choose_of(negotiated.offer, (head.status, &head.headers), request, admitted)
+}
+
+/// Of what has these fields, none of its encodings being there.
+pub(super) fn choose_of(
+    offer: Offer,
+    (status, headers): (StatusCode, &HeaderMap),
+    request: &HeaderMap,
+    admitted: &Admitted,
+) -> Chosen<'static> {
     let accepted = encoding::accepted(request);
-    if accepted.weight(negotiated.coding) > 0 {
-        let favour = Favour { head, length: content_length(&head.headers), encodings: None, admitted };
+    if accepted.weight(offer.coding) > 0 {
+        let favour = Favour { offer, status, length: content_length(headers), encodings: None, admitted };
         return favour.choose(request, accepted);
     }
-    live(negotiated.coding, None, accepted)
+    live(offer, None, accepted)
 }
 
 fn among<'a>(
     object: &'a Object,
-    encodings: &'a Encodings,
+    encodings: &'a Arc<Encodings>,
     request: &HeaderMap,
     admitted: &Admitted,
 ) -> Chosen<'a> {
     let Some(negotiated) = object.head.negotiated else { return Chosen::AsItIs };
-    let (from, compress) = (negotiated.coding, &admitted.treatment.compress);
+    let (from, compress) = (negotiated.offer.coding, &admitted.treatment.compress);
     let accepted = encoding::accepted(request);
     let plain = encodings.plain().filter(|encoded| compress.serves(encoded.coding));
     let dictionary = if compress.dictionaries { dictionary::available(request) } else { None };
@@ -85,21 +103,22 @@ fn among<'a>(
     let ready = made.map(|encoded| (encoded.coding, encoded.body.len()));
     match encoding::choose(accepted, std::iter::once((from, object.body.len())).chain(ready)) {
         Some(coding) if coding == from => {
+            let (offer, status) = (negotiated.offer, object.head.status);
             let length = Some(object.body.len());
-            Favour { head: &object.head, length, encodings: Some(encodings), admitted }
-                .choose(request, accepted)
+            Favour { offer, status, length, encodings: Some(encodings), admitted }.choose(request, accepted)
         }
         Some(coding) => {
             let delta = || encodings.delta(dictionary?, coding)?.kept();
             encodings.get(coding).or_else(delta).map_or(Chosen::AsItIs, Chosen::Made)
         }
-        None => live(from, Some(encodings), accepted),
+        None => live(negotiated.offer, Some(encodings), accepted),
     }
 }
 
 /// What is encoded on its way though it need not be.
 struct Favour<'a> {
-    head: &'a Head,
+    offer: Offer,
+    status: StatusCode,
     length: Option<u64>,
     encodings: Option<&'a Encodings>,
     admitted: &'a Admitted,
@@ -107,9 +126,9 @@ struct Favour<'a> {
 
 impl Favour<'_> {
     fn choose(&self, request: &HeaderMap, accepted: Accepted) -> Chosen<'static> {
-        let Self { head, length, encodings, admitted } = self;
-        let is_none = head.negotiated.is_none_or(|negotiated| negotiated.coding != Coding::Identity)
-            || head.status != StatusCode::OK
+        let Self { offer, status, length, encodings, admitted } = self;
+        let is_none = offer.coding != Coding::Identity
+            || *status != StatusCode::OK
             || length.is_some_and(|length| length < LIVE_BYTES)
             // The node's own requests want it stored, and nothing else.
             || admitted.is_own
@@ -128,22 +147,25 @@ impl Favour<'_> {
         let to =
             LIVE[1..].iter().copied().rev().filter(is_open).max_by_key(|coding| accepted.weight(*coding));
         match to.and_then(|to| Some((to, LiveTurn::take()?))) {
-            Some((to, turn)) => Chosen::Live { from: Coding::Identity, to, turn: Some(turn) },
+            Some((to, turn)) => Chosen::Live { from: Coding::Identity, to, turn: Some(turn), of: None },
             None => Chosen::AsItIs,
         }
     }
 }
 
 #[cold]
-fn live<'a>(from: Coding, encodings: Option<&Encodings>, accepted: Accepted) -> Chosen<'a> {
-    let is_undecodable = from != Coding::Identity
-        && encodings
-            .and_then(|encodings| encodings.made(Coding::Identity))
-            .is_some_and(|made| matches!(made, Made::NotWorth));
+fn live(offer: Offer, of: Option<&Arc<Encodings>>, accepted: Accepted) -> Chosen<'_> {
+    let from = offer.coding;
+    if from != Coding::Identity && of.is_some_and(|encodings| encodings.is_undecodable()) {
+        return Chosen::AsItIs;
+    }
+    if !offer.is_made && accepted.identity > 0 {
+        return Chosen::Live { from, to: Coding::Identity, turn: None, of };
+    }
     let acceptable = LIVE.into_iter().filter(|coding| accepted.weight(*coding) > 0);
     match acceptable.rev().max_by_key(|coding| accepted.weight(*coding)) {
-        Some(to) if !is_undecodable => Chosen::Live { from, to, turn: None },
-        _ => Chosen::AsItIs,
+        Some(to) => Chosen::Live { from, to, turn: None, of },
+        None => Chosen::Refused,
     }
 }
 
@@ -151,7 +173,7 @@ impl Chosen<'_> {
     /// Makes of a copy of the stored head that of what was chosen.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         let (coding, tag) = match self {
-            Self::AsItIs => return,
+            Self::AsItIs | Self::Refused => return,
             Self::Made(encoded) => {
                 headers.insert(header::CONTENT_LENGTH, encoded.body.len().into());
                 let tag = headers.get(header::ETAG).and_then(|tag| derived(tag, encoded));
@@ -185,7 +207,7 @@ impl Chosen<'_> {
     pub(super) fn has_ranges(&self, headers: &HeaderMap, request: &HeaderMap) -> bool {
         let is_strong = || headers.get(header::ETAG).is_some_and(|tag| etag::is_strong(tag.as_bytes()));
         match self {
-            Self::Live { .. } => false,
+            Self::Live { .. } | Self::Refused => false,
             Self::Made(_) => is_strong(),
             Self::AsItIs => is_strong() || !request.contains_key(header::IF_UNMODIFIED_SINCE),
         }
@@ -198,4 +220,42 @@ fn derived(tag: &HeaderValue, encoded: &Encoded) -> Option<HeaderValue> {
         return etag::with_suffix(tag, &encoded.suffix());
     }
     etag::weaken(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_made_on_its_way_is_acceptable_and_a_refusal_is_just(
+            field in "[ -~]{0,60}|((br|gzip|zstd|identity|\\*|x-gzip|dcb|dcz)(;q=[01](\\.[0-9]{0,3})?)?, ?){0,6}",
+            coding in 0_usize..4,
+            is_made: bool,
+            is_undecodable: bool,
+        ) {
+            let request = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_str(&field).unwrap())]);
+            let accepted = encoding::accepted(&request);
+            let offer = Offer { coding: Coding::PLAIN[coding], is_made };
+            prop_assume!(accepted.weight(offer.coding) == 0);
+            let encodings = Arc::new(Encodings::default());
+            if is_undecodable {
+                encodings.set_undecodable();
+            }
+            match live(offer, Some(&encodings), accepted) {
+                Chosen::Live { from, to, .. } => {
+                    prop_assert_eq!(from, offer.coding);
+                    prop_assert!(accepted.weight(to) > 0);
+                    prop_assert!(offer.is_made || to == Coding::Identity || accepted.identity == 0);
+                }
+                Chosen::Refused => {
+                    prop_assert!(Coding::PLAIN.into_iter().all(|coding| accepted.weight(coding) == 0));
+                }
+                Chosen::AsItIs => prop_assert!(is_undecodable && offer.coding != Coding::Identity),
+                Chosen::Made(_) => prop_assert!(false, "nothing is made"),
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ use super::admit::Admitted;
 use super::body::Body;
 use super::config::Site;
 use super::metrics::Outcome;
+use super::refusal;
 use super::trail::{self, Trail};
 use crate::net::ConnInfo;
 use crate::telemetry::{AccessRecord, rfc3339};
@@ -48,6 +49,7 @@ impl Record {
     ) -> Response<Body> {
         let ttfb_us = asked.started.elapsed().as_micros() as u64;
         let site = asked.site.map(|site| site.index);
+        let outcome = refusal::outcome_of(&edge.metrics, &response, outcome);
         edge.metrics.answered(site, &asked.parts.method, response.status(), outcome, ttfb_us);
         let log = edge
             .access_log

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use super::body::Body;
+use super::metrics::{EdgeMetrics, Outcome};
 use crate::rules::cache_status::CacheStatus;
 use crate::rules::proxy_status::proxy_status;
 
@@ -44,6 +45,8 @@ pub(super) enum Reason {
     Origin,
     /// A request directive wants what the cache does not have (`only-if-cached`).
     OnlyIfCached,
+    /// `Accept-Encoding` refuses all that a response can be had in.
+    NotAcceptable,
     /// No refusal of the client's: it is sent to https.
     HttpsRedirect,
     /// The head has too many fields.
@@ -57,7 +60,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::BadHost,
         Self::HostMismatch,
         Self::Userinfo,
@@ -75,6 +78,7 @@ impl Reason {
         Self::Loop,
         Self::Origin,
         Self::OnlyIfCached,
+        Self::NotAcceptable,
         Self::HttpsRedirect,
         Self::TooManyFields,
         Self::HeadTooLarge,
@@ -102,6 +106,7 @@ impl Reason {
             Self::Loop => "loop",
             Self::Origin => "origin",
             Self::OnlyIfCached => "only-if-cached",
+            Self::NotAcceptable => "not-acceptable",
             Self::HttpsRedirect => "https-redirect",
             Self::TooManyFields => "too-many-fields",
             Self::HeadTooLarge => "head-too-large",
@@ -196,6 +201,17 @@ impl Refusal {
         }
         response
     }
+}
+
+/// What became of a request; a response that was found and can't be sent is counted as a refusal here.
+#[inline]
+pub(super) fn outcome_of(metrics: &EdgeMetrics, response: &Response<Body>, found: Outcome) -> Outcome {
+    if response.status() != StatusCode::NOT_ACCEPTABLE {
+        return found;
+    }
+    let Some(reason) = response.extensions().get::<Reason>() else { return found };
+    metrics.refused(*reason);
+    Outcome::Refused
 }
 
 fn prefers_json(request: &HeaderMap) -> bool {

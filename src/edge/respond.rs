@@ -18,11 +18,13 @@ use super::compress;
 use super::flight::Flight;
 use super::metrics::EdgeMetrics;
 use super::negotiate::{self, Chosen};
+use super::refusal::{Reason, Refusal};
 use super::slices::{SlicedBody, SlicesReader};
 use crate::encode::{Level, Transcoder};
 use crate::object::{self, Head, Object};
 use crate::rules::cache_status::CacheStatus;
 use crate::rules::conditional::{self, Outcome, Validators};
+use crate::rules::encoding::Coding;
 use crate::rules::range::{self, Requested};
 use crate::rules::time::Millis;
 
@@ -69,7 +71,7 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
             serving.metrics.saved(encoded.coding, saved);
             (&encoded.body, Some(*encoded))
         }
-        Chosen::Live { .. } => return from_chosen(serving, object, chosen),
+        Chosen::Live { .. } | Chosen::Refused => return from_chosen(serving, object, chosen),
     };
     let head = &object.head;
     let age_secs = head.freshness.age_secs(serving.now);
@@ -159,6 +161,9 @@ fn answer(
     length: Option<u64>,
     age: Option<HeaderValue>,
 ) -> Response<Body> {
+    if matches!(chosen, Chosen::Refused) {
+        return not_acceptable(serving);
+    }
     let mut headers = head.headers.clone();
     chosen.apply(&mut headers);
     let selected = select(serving, head, (&headers, &chosen), length);
@@ -211,7 +216,8 @@ fn select(
     }
     let mut validators = Validators { etag: headers.get(header::ETAG), ..head.validators() };
     if serving.admitted.fields.has_conditions {
-        let object = head.negotiated.and(head.headers.get(header::ETAG));
+        let is_made = head.negotiated.is_some_and(|negotiated| negotiated.offer.is_made);
+        let object = head.headers.get(header::ETAG).filter(|_| is_made);
         let (method, fields) = (&request.method, &request.headers);
         match conditional::evaluate_derived(method, fields, &validators, object, serving.now) {
             Outcome::NotModified => return Selected::NotModified,
@@ -247,7 +253,9 @@ fn finish_head(headers: &mut HeaderMap, serving: &Serving<'_>, head: &Head, age:
             headers.remove(name);
         }
     }
-    if head.negotiated.is_some() && serving.admitted.treatment.compress.dictionaries {
+    if head.negotiated.is_some_and(|negotiated| negotiated.offer.is_made)
+        && serving.admitted.treatment.compress.dictionaries
+    {
         compress::vary_by_dictionary(headers);
     }
     match age {
@@ -294,12 +302,26 @@ fn whole(serving: &Serving<'_>, source: &Source<'_>, length: Option<u64>) -> Bod
 
 /// The whole in another coding, for a client that can't wait for one at rest.
 fn coded(serving: &Serving<'_>, body: Body, chosen: Chosen<'_>) -> Body {
-    let Chosen::Live { from, to, turn } = chosen else { return body };
+    let Chosen::Live { from, to, turn, of } = chosen else { return body };
     if serving.request.method == Method::HEAD {
         return body;
     }
     let limits = serving.admitted.treatment.compress.limits();
-    Body::coded(Coded::new(body, Transcoder::new(from, to, Level::Fast, None, limits), turn))
+    let transcoder = Transcoder::new(from, to, Level::Fast, None, limits);
+    Body::coded(Coded::new(body, transcoder, turn, of.filter(|_| from != Coding::Identity).cloned()))
+}
+
+/// Conditions are not looked at (RFC 9110 §13.2.1), nor ranges: there is nothing that they could be about.
+#[cold]
+pub(super) fn not_acceptable(serving: &Serving<'_>) -> Response<Body> {
+    let detail = "Accept-Encoding refuses identity and every coding that this can be had in";
+    let refusal = Refusal::new(Reason::NotAcceptable, StatusCode::NOT_ACCEPTABLE, detail)
+        .with(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    let status = CacheStatus { detail: Some(Reason::NotAcceptable.as_str()), ..serving.status };
+    let Parts { method, version, headers, .. } = serving.request;
+    let mut response = refusal.response(serving.node, &status, (method, *version, headers));
+    response.extensions_mut().insert(refusal.reason);
+    response
 }
 
 fn part(source: &Source<'_>, range: Range<u64>) -> Body {

@@ -8,7 +8,7 @@ use http::header;
 
 use super::Edge;
 use super::config::Treatment;
-use crate::object::{Head, Object};
+use crate::object::{Head, Object, Offer};
 use crate::rules::encoding::Coding;
 use crate::rules::vary::{self, Vary};
 
@@ -33,25 +33,26 @@ impl Edge {
     fn settle(self: &Arc<Self>, treatment: &Arc<Treatment>, object: &Arc<Object>) -> Option<Arc<Object>> {
         object.set_settled(self.epoch);
         let head = &object.head;
-        let coding = treatment.compress.coding_of(head.status, &head.headers, Some(object.body.len()));
-        let settled = (coding != head.negotiated.map(|negotiated| negotiated.coding)
-            && !selects_by_coding(head))
-        .then(|| self.under(object, coding))
-        .flatten();
+        let offer = treatment.compress.offer(head.status, &head.headers, Some(object.body.len()));
+        let before = head.negotiated.map(|negotiated| negotiated.offer);
+        let is_made = [offer, before].into_iter().flatten().any(|offer| offer.is_made);
+        let settled = (offer != before && !(is_made && selects_by_coding(head)))
+            .then(|| self.under(object, offer))
+            .flatten();
         // It may not have been wanted as a dictionary before.
         self.keep_dictionary(treatment, settled.as_ref().unwrap_or(object));
         settled
     }
 
     /// The same body under a head that says so; `None`: it is not what is stored any more.
-    fn under(&self, object: &Arc<Object>, coding: Option<Coding>) -> Option<Arc<Object>> {
+    fn under(&self, object: &Arc<Object>, offer: Option<Offer>) -> Option<Arc<Object>> {
         let old = &object.head;
         let selecting = (old.vary.clone(), old.variant.clone());
         let mut head = Head::new(old.key.clone(), old.status, old.fields(), selecting, old.freshness.clone());
         (head.version, head.generation, head.as_of) = (old.version, old.generation, old.as_of);
         head.tags = old.tags.clone();
-        if let Some(coding) = coding {
-            head.negotiate(coding);
+        if let Some(offer) = offer {
+            head.negotiate(offer);
         }
         let settled = Arc::new(object.renewed(Arc::new(head), self.store.gauge()));
         (self.store.replace(object, settled.clone()) && self.survives(&settled)).then_some(settled)
@@ -61,7 +62,7 @@ impl Edge {
 /// Whether the origin has one for each coding, or one in a coding of its own: then it stays as it was stored until it is
 /// fetched again, since other requests than before would select it.
 fn selects_by_coding(head: &Head) -> bool {
-    let is_encoded = head.negotiated.is_some_and(|negotiated| negotiated.coding != Coding::Identity);
+    let is_encoded = head.negotiated.is_some_and(|negotiated| negotiated.offer.coding != Coding::Identity);
     let is_named = match vary::parse(&head.fields()) {
         Vary::Any => true,
         Vary::Fields(rule) => rule.names().contains(&header::ACCEPT_ENCODING),

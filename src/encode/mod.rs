@@ -1,7 +1,7 @@
 //! Codings: bytes in, encoded bytes out.
 //!
 //! Brotli, zstd and gzip, both ways. A [`Transcoder`] goes from one coding to another piece by piece, for whoever calls
-//! it; the [`Pool`] does so on threads of its own, at most half the cores of them and at the lowest priority, so that
+//! it; the [`Pool`] does so on threads of its own, at most half the cores of them and of the idle class, so that
 //! serving always comes first. Memory is bounded: pieces are small and both ways are bounded queues; what a codec
 //! itself takes is bounded by its window (8 MiB at most, which is also what browsers take).
 //!
@@ -12,6 +12,7 @@ mod dictionary;
 mod encoder;
 mod metrics;
 mod pool;
+mod priority;
 mod transcoder;
 mod turn;
 
@@ -20,5 +21,5 @@ pub use dictionary::Dictionary;
 pub use encoder::Level;
 pub use metrics::{EncodeMetrics, Outcome};
 pub use pool::{Event, Finished, Place, Pool, Work};
-pub use transcoder::{Failure, Transcoder};
+pub use transcoder::{Failure, Step, Transcoder};
 pub use turn::LiveTurn;

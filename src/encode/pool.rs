@@ -14,6 +14,7 @@ use super::decoder::Limits;
 use super::dictionary::Dictionary;
 use super::encoder::Level;
 use super::metrics::EncodeMetrics;
+use super::priority;
 use super::transcoder::{Failure, Transcoder};
 use crate::region;
 use crate::rules::encoding::Coding;
@@ -22,8 +23,6 @@ use crate::rules::encoding::Coding;
 const WAITING: usize = 4096;
 /// Pieces on their way in, and out.
 const PIECES: usize = 4;
-/// The lowest priority: a thread that serves takes the core at once.
-const NICE: i32 = 19;
 
 /// What is to be made.
 #[derive(Clone, Debug)]
@@ -162,8 +161,7 @@ impl Pool {
 
 /// Does jobs until the pool is gone.
 fn serve(queue: &Mutex<std_mpsc::Receiver<Job>>, metrics: &EncodeMetrics) {
-    // On Linux this is the thread's own.
-    let _ = rustix::process::nice(NICE);
+    priority::give_way();
     loop {
         let job = queue.lock().recv();
         let Ok(job) = job else { return };

@@ -11,6 +11,8 @@ use crate::rules::encoding::Coding;
 
 /// What is decoded or encoded at a time.
 const PIECE_BYTES: usize = 32 * 1024;
+/// The same on a thread that serves others too.
+const LIVE_PIECE_BYTES: usize = 16 * 1024;
 
 /// Why a body can't be had in another coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,17 @@ pub enum Failure {
     /// The encoder failed.
     #[error("the body can't be encoded")]
     Encoder,
+}
+
+/// What a moment's work has come to.
+#[derive(Debug)]
+pub enum Step {
+    /// The next output.
+    Piece(Bytes),
+    /// Nothing yet, and there is more to do.
+    More,
+    /// It needs input, or it has been told of the end and this is it.
+    Hungry,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,28 +120,44 @@ impl Transcoder {
 
     /// The next output. `None`: it needs input, or it has been told of the end and this is it.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>, Failure> {
-        while self.state != State::Done {
-            let piece = self.decoded()?;
-            self.length += piece.len() as u64;
-            if piece.is_empty() {
-                return if self.state == State::Ended { self.finish() } else { self.flush() };
-            }
-            let Some(encoder) = &mut self.encoder else { return Ok(Some(piece)) };
-            encoder.write(&piece).map_err(|_| Failure::Encoder)?;
-            self.is_unflushed = true;
-            if encoder.ready() >= PIECE_BYTES {
-                return Ok(Some(encoder.take().into()));
+        loop {
+            match self.step()? {
+                Step::Piece(piece) => return Ok(Some(piece)),
+                Step::More => {}
+                Step::Hungry => return Ok(None),
             }
         }
-        Ok(None)
+    }
+
+    /// Goes on by one piece of the content: a fraction of a millisecond at the level for who waits.
+    pub fn step(&mut self) -> Result<Step, Failure> {
+        if self.state == State::Done {
+            return Ok(Step::Hungry);
+        }
+        let piece = self.decoded()?;
+        self.length += piece.len() as u64;
+        if piece.is_empty() {
+            let rest = if self.state == State::Ended { self.finish() } else { self.flush() }?;
+            return Ok(rest.map_or(Step::Hungry, Step::Piece));
+        }
+        let most = self.piece_bytes();
+        let Some(encoder) = &mut self.encoder else { return Ok(Step::Piece(piece)) };
+        encoder.write(&piece).map_err(|_| Failure::Encoder)?;
+        self.is_unflushed = true;
+        Ok(if encoder.ready() >= most { Step::Piece(encoder.take().into()) } else { Step::More })
+    }
+
+    fn piece_bytes(&self) -> usize {
+        if self.is_live { LIVE_PIECE_BYTES } else { PIECE_BYTES }
     }
 
     /// What comes out of the input in no coding; empty: nothing.
     fn decoded(&mut self) -> Result<Bytes, Failure> {
+        let most = self.piece_bytes();
         let Some(decoder) = &mut self.decoder else {
-            return Ok(self.input.split_to(self.input.len().min(PIECE_BYTES)));
+            return Ok(self.input.split_to(self.input.len().min(most)));
         };
-        let mut output = vec![0; PIECE_BYTES];
+        let mut output = vec![0; most];
         loop {
             let (read, written) = decoder.step(&self.input, &mut output)?;
             self.input.advance(read);

@@ -22,11 +22,21 @@ const ENCODING_OVERHEAD_BYTES: u64 = 192;
 /// The places for all encodings of an object.
 const PLACES_BYTES: u64 = 256;
 
-/// That a response is served in the coding that each client prefers.
+/// What clients may have a body in, by the coding that they accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Negotiated {
+pub struct Offer {
     /// What the origin sent it in.
     pub coding: Coding,
+    /// Whether it is made in other codings, and each client gets what it prefers. Else it is decoded on the way to who
+    /// does not accept its coding, and nothing more: which requests select it is the origin's affair.
+    pub is_made: bool,
+}
+
+/// That the coding of a response depends on the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// What there is to choose from.
+    pub offer: Offer,
     /// Whether the line `Vary: Accept-Encoding` is ours.
     pub adds_vary: bool,
 }
@@ -147,6 +157,8 @@ pub struct Encodings {
     state: AtomicU8,
     /// How much it is asked for: see [`Encodings::warm`].
     heat: AtomicU8,
+    /// Whether decoding it on the way has failed.
+    is_undecodable: AtomicBool,
 }
 
 impl Default for Encodings {
@@ -158,6 +170,7 @@ impl Default for Encodings {
             is_at_delta,
             state: AtomicU8::new(IDLE),
             heat: AtomicU8::new(0),
+            is_undecodable: AtomicBool::new(false),
         }
     }
 }
@@ -272,6 +285,16 @@ impl Encodings {
         }
     }
 
+    /// Notes that what is stored can't be decoded.
+    pub fn set_undecodable(&self) {
+        self.is_undecodable.store(true, Release);
+    }
+
+    /// Whether what is stored, of a coding, is known not to be in it, or to unfold without measure.
+    pub fn is_undecodable(&self) -> bool {
+        self.is_undecodable.load(Acquire) || matches!(self.made(Coding::Identity), Some(Made::NotWorth))
+    }
+
     /// Whether it is asked for very often.
     pub fn is_hot(&self) -> bool {
         self.heat.load(Acquire) >= HOT
@@ -285,8 +308,8 @@ impl Encodings {
 }
 
 impl Head {
-    /// Has it served in the coding that each client prefers; says so to caches behind this one.
-    pub fn negotiate(&mut self, coding: Coding) {
+    /// Has each client served what it accepts of an offer; says so to caches behind this one.
+    pub fn negotiate(&mut self, offer: Offer) {
         let adds_vary = match vary::parse(&self.headers) {
             Vary::Any => false,
             Vary::Fields(rule) => !rule.names().contains(&header::ACCEPT_ENCODING),
@@ -294,7 +317,7 @@ impl Head {
         if adds_vary {
             self.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
-        self.negotiated = Some(Negotiated { coding, adds_vary });
+        self.negotiated = Some(Negotiated { offer, adds_vary });
     }
 
     /// Has it served as it is, after all.

@@ -78,16 +78,16 @@ impl Store {
             if !is_replaced {
                 return Some(before.clone());
             }
+            // Before anybody finds the copy, and before it is written.
+            if old.is_invalidated() {
+                new.invalidate();
+            }
             let entry = Arc::new(Entry { variants });
             if entry.is_mapped() || (permit.is_some() && self.tier.is_persistent()) {
                 self.tier.put(&entry, Some(before.clone()), permit);
             }
             Some(entry)
         });
-        // It may have been marked on its way.
-        if old.is_invalidated() {
-            new.invalidate();
-        }
         is_replaced
     }
 

@@ -124,6 +124,11 @@ impl MemoryTier {
         shard.main.peek(&key).or_else(|| shard.window.peek(&key)).map(|node| node.entry.clone())
     }
 
+    /// Looks at what stands under a key, while nobody changes it.
+    pub(super) fn look(&self, key: KeyHash, look: impl FnOnce(Option<&Arc<Entry>>)) {
+        look(self.shard(key).read().peek(key));
+    }
+
     #[inline]
     pub(super) fn promote(&self, key: KeyHash) {
         let slot = worker_slot().min(self.promotions.len() - 1);

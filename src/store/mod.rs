@@ -201,11 +201,15 @@ impl Store {
 
     /// Marks every variant of a key to be revalidated before its next use (RFC 9111 §4.4).
     pub fn invalidate(&self, key: &CacheKey) {
-        // What is being read into memory looks at the index last: it finds the mark or is found here.
-        self.tier.invalidate(key.hash());
-        if let Some(entry) = self.get(key) {
-            entry.variants.iter().for_each(|object| object.invalidate());
-        }
+        // Under the lock of all that changes what stands there: a copy that takes an object's place has the mark of what
+        // it was made of, or is found here; what is being read into memory finds the mark in the index, or is found here;
+        // and what is queued to be written comes before the mark's own record, or has the mark.
+        self.budget.memory.look(key.hash(), |entry| {
+            self.tier.invalidate(key.hash());
+            if let Some(entry) = entry.filter(|entry| entry.key() == key) {
+                entry.variants.iter().for_each(|object| object.invalidate());
+            }
+        });
     }
 
     /// Whether this very object is still stored.

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accept_encoding;
 mod access_log;
 mod access_log_faults;
 mod admin;
@@ -26,6 +27,7 @@ mod conditional;
 mod crash;
 mod damage;
 mod debug_field;
+mod decoding;
 mod dialect_apis;
 mod dialect_plugins;
 mod dictionaries;

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::format::Bad;
-use crate::object::{Encoded, Encodings, Head, Made, Place, Sum};
+use crate::object::{Encoded, Encodings, Head, Made, Offer, Place, Sum};
 use crate::rules::dictionary::DictionaryHash;
 use crate::rules::encoding::Coding;
 use crate::rules::freshness::{Freshness, SOURCES};
@@ -19,6 +19,8 @@ use crate::rules::vary::{VariantKey, VaryRule};
 
 /// In place of a segment's number: the frame's own body, from its start.
 pub(super) const OWN: u32 = u32::MAX;
+/// Added to the number of a coding.
+const ONLY_DECODED: u8 = 0x80;
 
 /// All that is stored under a key.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,7 +51,8 @@ pub(super) struct VariantMeta<'a> {
     pub(super) as_of: u64,
     pub(super) version: u64,
     generation: u64,
-    /// The number of the coding that the origin sent it in, where clients choose.
+    /// The number of the coding that the origin sent it in, where clients choose; with [`ONLY_DECODED`], where that is all
+    /// that is done for them.
     negotiated: Option<u8>,
     pub(super) must_revalidate: bool,
     pub(super) last_used: i64,
@@ -154,7 +157,7 @@ impl<'a> VariantMeta<'a> {
             as_of: head.as_of,
             version: head.version,
             generation: head.generation,
-            negotiated: head.negotiated.map(|negotiated| negotiated.coding as u8),
+            negotiated: head.negotiated.map(|negotiated| number_of(negotiated.offer)),
             must_revalidate: false,
             last_used: 0,
             parts,
@@ -211,13 +214,22 @@ impl<'a> VariantMeta<'a> {
         let status = StatusCode::from_u16(self.status).map_err(|_| Bad::Shape)?;
         let mut head = Head::new(key.clone(), status, headers, selecting, freshness);
         (head.version, head.generation) = (self.version, self.generation);
-        if let Some(coding) = self.negotiated {
-            head.negotiate(*Coding::ALL.get(usize::from(coding)).ok_or(Bad::Shape)?);
+        if let Some(number) = self.negotiated {
+            head.negotiate(offer_of(number).ok_or(Bad::Shape)?);
         }
         head.as_of = self.as_of;
         head.tags = self.tags.iter().map(|tag| Box::from(*tag)).collect();
         Ok(head)
     }
+}
+
+fn number_of(offer: Offer) -> u8 {
+    offer.coding as u8 | if offer.is_made { 0 } else { ONLY_DECODED }
+}
+
+fn offer_of(number: u8) -> Option<Offer> {
+    let coding = *Coding::ALL.get(usize::from(number & !ONLY_DECODED))?;
+    Some(Offer { coding, is_made: number & ONLY_DECODED == 0 })
 }
 
 impl<'a> Meta<'a> {
@@ -263,7 +275,7 @@ mod tests {
         let mut head = Head::new(key.clone(), StatusCode::OK, headers, (vary, variant), freshness);
         head.version = 42;
         (head.as_of, head.tags, head.generation) = (7, [Box::from("tag")].into(), 41);
-        head.negotiate(Coding::Identity);
+        head.negotiate(Offer { coding: Coding::Identity, is_made: true });
         let fields = head.fields();
         let place = Place { offset: 64, length: 3, sum: Sum::of(b"abc") };
         let encoding = EncodingMeta {
@@ -296,6 +308,17 @@ mod tests {
         assert_eq!(dictionaries.collect::<Vec<_>>(), [None, None, Some(DictionaryHash([3; 32]))]);
         assert_eq!(meta.variants[0].parts[0].place(), place);
         assert!(Meta::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_offered_is_read_back() {
+        for coding in Coding::ALL {
+            for is_made in [true, false] {
+                let offer = Offer { coding, is_made };
+                assert_eq!(offer_of(number_of(offer)), Some(offer));
+            }
+        }
+        assert_eq!((offer_of(6), offer_of(0x86)), (None, None));
     }
 
     proptest! {

@@ -58,3 +58,41 @@ fn a_loaded_entry_never_replaces_a_newer_one() {
     rig.disk.set_cold(false);
     rig.check_accounts(0..4);
 }
+
+/// An object that is marked and replaced by its copy at the same time leaves the mark behind: in memory, in what is
+/// written, and in what the next process finds.
+#[test]
+fn a_copy_that_takes_an_objects_place_has_its_mark() {
+    let rig = Rig::open(&SimDisk::new(3), 4 * MIB).unwrap();
+    let (store, gate) = (&rig.store, std::sync::Barrier::new(2));
+    let rounds = if cfg!(miri) { 10 } else { 400 };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..rounds {
+                gate.wait();
+                // From before the copy to behind it, as the dice fall.
+                for _ in 0..round % 40 * 8 {
+                    std::hint::spin_loop();
+                }
+                store.invalidate(&key(1));
+                gate.wait();
+            }
+        });
+        for round in 0..rounds {
+            assert!(rig.fill(1, "a", round + 1, 900, true));
+            let old = store.get(&key(1)).unwrap().variants()[0].clone();
+            let copy = Arc::new(old.renewed(old.head.clone(), store.gauge()));
+            gate.wait();
+            assert!(store.replace(&old, copy), "nobody else replaces it");
+            gate.wait();
+            assert!(store.get(&key(1)).unwrap().variants()[0].is_invalidated(), "round {round}");
+            if round % 20 == 0 {
+                rig.forget_memory();
+                assert!(rig.look(1)[0].is_invalidated, "round {round}, from disk");
+            }
+        }
+    });
+    let disk = rig.close();
+    let rig = Rig::open(&disk, 4 * MIB).unwrap();
+    assert!(rig.look(1)[0].is_invalidated, "in the next process");
+}
