@@ -19,6 +19,7 @@
 //! Not here: sockets (`net`), what HTTP caching permits (`rules`), where bytes are kept (`store`).
 
 mod accept;
+mod accepted;
 mod addressed;
 mod admit;
 mod answer;
@@ -363,7 +364,7 @@ impl Handler for Arc<Edge> {
     type Body = Body;
     type Answer = Answer;
 
-    #[inline(always)]
+    #[inline]
     fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
         self.answer(request, conn, arrived)
     }

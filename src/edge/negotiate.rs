@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::accepted::accepted;
 use super::admit::Admitted;
 use super::respond::content_length;
 use crate::encode::LiveTurn;
@@ -79,7 +80,7 @@ pub(super) fn choose_of(
     request: &HeaderMap,
     admitted: &Admitted,
 ) -> Chosen<'static> {
-    let accepted = encoding::accepted(request);
+    let accepted = accepted(request);
     if accepted.weight(offer.coding) > 0 {
         let favour = Favour { offer, status, length: content_length(headers), encodings: None, admitted };
         return favour.choose(request, accepted);
@@ -95,7 +96,7 @@ fn among<'a>(
 ) -> Chosen<'a> {
     let Some(negotiated) = object.head.negotiated else { return Chosen::AsItIs };
     let (from, compress) = (negotiated.offer.coding, &admitted.treatment.compress);
-    let accepted = encoding::accepted(request);
+    let accepted = accepted(request);
     let plain = encodings.plain().filter(|encoded| compress.serves(encoded.coding));
     let dictionary = if compress.dictionaries { dictionary::available(request) } else { None };
     let deltas = encodings.deltas().filter(|delta| Some(delta.dictionary) == dictionary);

@@ -60,33 +60,41 @@ enum Selected {
 #[inline]
 pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body> {
     let (request, fields) = (serving.request, &serving.admitted.fields);
-    if request.method != Method::GET || fields.has_conditions || fields.has_range {
+    if request.method != Method::GET {
         return from_object(serving, object);
     }
     let chosen = negotiate::choose(object, &request.headers, serving.admitted);
+    let is_plain = !fields.has_conditions && !fields.has_range;
     let (body, encoded) = match &chosen {
         Chosen::AsItIs => (&object.body, None),
-        Chosen::Made(encoded) => {
+        Chosen::Made(encoded) if is_plain => {
             let saved = object.body.len().saturating_sub(encoded.body.len());
             serving.metrics.saved(encoded.coding, saved);
             (&encoded.body, Some(*encoded))
         }
-        Chosen::Live { .. } | Chosen::Refused => return from_chosen(serving, object, chosen),
+        Chosen::Made(_) | Chosen::Live { .. } | Chosen::Refused => {
+            return from_chosen(serving, object, chosen);
+        }
     };
-    let head = &object.head;
+    let (head, length) = (&object.head, Some(body.len()));
+    let selected =
+        if is_plain { Selected::Whole } else { select(serving, head, (&head.headers, &chosen), length) };
     let age_secs = head.freshness.age_secs(serving.now);
     let second = (age_secs, serving.status.ttl.unwrap_or(0));
-    let as_lines = request.version < Version::HTTP_2 && !body.is_empty();
+    let has_body = matches!(selected, Selected::Whole | Selected::One(_)) && !body.is_empty();
+    let as_lines = has_body && request.version < Version::HTTP_2;
     let ready = serving.admitted.head_of((object, encoded), second, as_lines, || {
         let mut headers = head.headers.clone();
         chosen.apply(&mut headers);
         finish_head(&mut headers, serving, head, Some(age_secs.into()));
         headers
     });
-    let body = Body::stored(body.clone(), 0..body.len()).with_lines(ready.lines);
-    let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = ready.fields;
+    let mut headers = ready.fields;
+    let source = Source::Stored(body);
+    let (status, body) = finish(serving, (head.status, selected), &mut headers, &source, length);
+    let mut response = Response::new(body.with_lines(ready.lines));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
 }
 
@@ -168,38 +176,51 @@ fn answer(
     chosen.apply(&mut headers);
     let selected = select(serving, head, (&headers, &chosen), length);
     finish_head(&mut headers, serving, head, age);
-    let (status, body) = match selected {
-        Selected::Whole => (head.status, coded(serving, whole(serving, source, length), chosen)),
+    let is_whole = matches!(selected, Selected::Whole);
+    let (status, body) = finish(serving, (head.status, selected), &mut headers, source, length);
+    let mut response = Response::new(if is_whole { coded(serving, body, chosen) } else { body });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The status and the body of what was selected, and the fields that belong to it.
+#[inline]
+fn finish(
+    serving: &Serving<'_>,
+    (status, selected): (StatusCode, Selected),
+    headers: &mut HeaderMap,
+    source: &Source<'_>,
+    length: Option<u64>,
+) -> (StatusCode, Body) {
+    match selected {
+        Selected::Whole => (status, whole(serving, source, length)),
         Selected::One(range) => {
             headers.insert(header::CONTENT_RANGE, range::content_range(&range, length.unwrap_or(0)));
             headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
             (StatusCode::PARTIAL_CONTENT, part(source, range))
         }
         Selected::Many(ranges) => match source {
-            Source::Stored(body) => (StatusCode::PARTIAL_CONTENT, multipart(&mut headers, body, &ranges)),
+            Source::Stored(body) => (StatusCode::PARTIAL_CONTENT, multipart(headers, body, &ranges)),
             // What is still coming is not read twice; ranges are optional (RFC 9110 §14.2).
-            Source::Flight(_) | Source::Slices(_) => (head.status, whole(serving, source, length)),
+            Source::Flight(_) | Source::Slices(_) => (status, whole(serving, source, length)),
         },
         Selected::NotModified => {
-            remove_all(&mut headers, &OF_THE_BODY);
+            remove_all(headers, &OF_THE_BODY);
             (StatusCode::NOT_MODIFIED, Body::empty())
         }
         Selected::PreconditionFailed => {
-            remove_all(&mut headers, &OF_THE_BODY);
+            remove_all(headers, &OF_THE_BODY);
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             (StatusCode::PRECONDITION_FAILED, Body::empty())
         }
         Selected::Unsatisfiable => {
-            remove_all(&mut headers, &OF_THE_BODY);
+            remove_all(headers, &OF_THE_BODY);
             headers.insert(header::CONTENT_RANGE, range::unsatisfied(length.unwrap_or(0)));
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             (StatusCode::RANGE_NOT_SATISFIABLE, Body::empty())
         }
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
+    }
 }
 
 /// Conditions first, then ranges (RFC 9110 §13.2.2); both only where the answer would be a 200.

@@ -35,8 +35,7 @@ impl Handler for Data {
     type Body = Body;
     type Answer = Answer;
 
-    // A request is large, and each call that is left would move it.
-    #[inline(always)]
+    #[inline]
     fn handle(&self, request: Request<RequestBody>, conn: &Arc<ConnInfo>, arrived: Instant) -> Answer {
         if is_purge_method(request.method()) || is_purge_location((request.method(), request.uri())) {
             return self.purge(request, conn, arrived);
