@@ -201,7 +201,8 @@ def measure(server: Peer, cell: Cell, etag: str, wire_bytes: int, seconds: int, 
     """The first calm sample, else the calmest of a few: chosen by what others did, never by what was measured."""
     samples: list[Sample] = []
     for _ in range(TRIES):
-        with contextlib.suppress(Restless):
+        # A process that is gone has no CPU time to read.
+        with contextlib.suppress(Restless, FileNotFoundError, ProcessLookupError):
             samples.append(_sample(server, cell, etag, wire_bytes, seconds, number, ground))
             if samples[-1].others_share <= DISTURBED_SHARE:
                 break
