@@ -3,12 +3,13 @@
 import sys
 import traceback
 
+import faults
 import images
 import manifests
 import monitoring
 import unit
 
-CHECKS = [check for module in (monitoring, unit, manifests, images) for check in module.CHECKS]
+CHECKS = [check for module in (monitoring, faults, unit, manifests, images) for check in module.CHECKS]
 
 
 def main():

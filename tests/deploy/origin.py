@@ -14,7 +14,7 @@ class Shop(BaseHTTPRequestHandler):
         tag = '"v1"'
         fresh = {"/stale": "max-age=1, stale-while-revalidate=600", "/checked": "max-age=1"}
         status = 304 if self.headers.get("If-None-Match") == tag else 200
-        body = b"" if status == 304 else b"x" * 1000
+        body = b"" if status == 304 else b"x" * (300_000 if self.path.startswith("/large") else 1000)
         self.send_response(status)
         self.send_header("Cache-Control", fresh.get(self.path, "max-age=600"))
         self.send_header("ETag", tag)

@@ -75,8 +75,11 @@ class Origin:
 
     def __init__(self):
         self.port = free_port()
-        self.child = subprocess.Popen([sys.executable, pathlib.Path(__file__).with_name("origin.py"), str(self.port)])
+        self.start()
         atexit.register(self.kill)
+
+    def start(self):
+        self.child = subprocess.Popen([sys.executable, pathlib.Path(__file__).with_name("origin.py"), str(self.port)])
         eventually("the origin answers", self._answers)
 
     def _answers(self):
@@ -124,8 +127,9 @@ def node(folder, config, wrapper=()):
         yield Node(child, store)
 
 
-def site(name, host, port, more=""):
-    """A site and its origin on a local port."""
+def site(name, host, *ports, more=""):
+    """A site and its origin, whose servers are on these local ports."""
+    servers = ", ".join(f'{{ url = "http://127.0.0.1:{port}" }}' for port in ports)
     return f"""
 [[site]]
 name = "{name}"
@@ -133,6 +137,6 @@ hosts = ["{host}"]
 origin = "{name}"
 [[origin]]
 name = "{name}"
-servers = [{{ url = "http://127.0.0.1:{port}" }}]
+servers = [{servers}]
 {more}
 """
