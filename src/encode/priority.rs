@@ -9,8 +9,8 @@ const NICE: i32 = 19;
 
 /// Has this thread run only where no other one wants to.
 ///
-/// Being nice is not enough: a thread that wakes up to serve waits for a nice one to come to the end of its slice, which is
-/// milliseconds; one of the idle class gives way at once.
+/// Being nice is not enough: a thread that wakes up to serve may have to wait for a nice one to come to the end of its slice;
+/// one of the idle class gives way at once.
 pub(super) fn give_way() {
     // On Linux this is the thread's own.
     let _ = rustix::process::nice(NICE);
