@@ -129,7 +129,7 @@ impl Transcoder {
         }
     }
 
-    /// Goes on by one piece of the content: a fraction of a millisecond at the level for who waits.
+    /// Goes on by one piece of the content, for who has others to serve as well.
     pub fn step(&mut self) -> Result<Step, Failure> {
         if self.state == State::Done {
             return Ok(Step::Hungry);
