@@ -15,8 +15,10 @@ use crate::rules::key::KeyHash;
 use crate::rules::time::Millis;
 use crate::rules::vary::{VariantKey, VaryRule};
 
-/// Keys that something is remembered of; the least recently used are forgotten.
+/// Keys that something is remembered of; the least recently used are forgotten. Some 190 bytes each.
 const HINTS: usize = 65_536;
+/// Of the least recently used, so many are looked at with each mark: what is over goes before there are that many.
+const SWEPT: usize = 2;
 /// How long an answer that can't be shared keeps the next requests from queueing for one.
 const HIT_FOR_MISS_MS: i64 = 30_000;
 /// How long a failed fetch keeps the next requests from another one, where there is something stale to answer them: as long
@@ -35,6 +37,14 @@ struct Hint {
     failed_until: Option<Millis>,
     vary: Option<VaryRule>,
     sliced: Option<Sliced>,
+}
+
+impl Hint {
+    /// It says nothing any more.
+    fn is_over(&self, now: Millis) -> bool {
+        let untils = [self.unshared_until, self.too_large_until, self.failed_until];
+        self.vary.is_none() && self.sliced.is_none() && untils.iter().flatten().all(|until| *until <= now)
+    }
 }
 
 /// The flights of a node and its hints. Its locks are on the way of a miss only.
@@ -154,6 +164,7 @@ impl Collapse {
     pub(super) fn mark_unshared(&self, key: KeyHash, now: Millis, is_too_large: bool) {
         let until = Some(now.saturating_add(HIT_FOR_MISS_MS));
         let mut hints = self.hints.lock();
+        sweep(&mut hints, now);
         let hint = hint_of(&mut hints, key);
         hint.unshared_until = until;
         hint.failed_until = None;
@@ -170,7 +181,9 @@ impl Collapse {
     pub(super) fn mark_failed(&self, key: KeyHash, took: Duration, now: Millis) {
         let took = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let until = now.saturating_add(took.clamp(FAILED_MS, FAILED_MAX_MS));
-        hint_of(&mut self.hints.lock(), key).failed_until = Some(until);
+        let mut hints = self.hints.lock();
+        sweep(&mut hints, now);
+        hint_of(&mut hints, key).failed_until = Some(until);
     }
 
     /// What is known of a response that is fetched in slices.
@@ -225,6 +238,21 @@ fn hint_of(hints: &mut LruCache<KeyHash, Hint>, key: KeyHash) -> &mut Hint {
     hints.get_or_insert_mut(key, Hint::default)
 }
 
+/// Forgets what is over among the oldest. What is not has another round: else one answer that varies would keep all behind
+/// it.
+fn sweep(hints: &mut LruCache<KeyHash, Hint>, now: Millis) {
+    for _ in 0..SWEPT {
+        let Some((key, is_over)) = hints.peek_lru().map(|(key, hint)| (*key, hint.is_over(now))) else {
+            return;
+        };
+        if is_over {
+            hints.pop(&key);
+        } else {
+            hints.promote(&key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +279,23 @@ mod tests {
         let collapse = Collapse::new();
         assert_eq!(collapse.join(KeyHash(1), &HeaderMap::new(), 0, |_| false, || Some(7)).err(), Some(7));
         assert_eq!(collapse.in_flight(), 0);
+    }
+
+    #[test]
+    fn what_is_over_is_not_kept_and_what_varies_is() {
+        let collapse = Collapse::new();
+        let vary = VaryRule::new(vec![http::header::ACCEPT_LANGUAGE]);
+        collapse.mark_shared(KeyHash(0), &vary);
+        for n in 1..=1000 {
+            collapse.mark_unshared(KeyHash(n), Millis(0), true);
+        }
+        let later = Millis(HIT_FOR_MISS_MS);
+        for n in 1001..=3000 {
+            collapse.mark_failed(KeyHash(n), Duration::ZERO, later);
+        }
+        assert!(collapse.hints.lock().len() <= 2001, "{}", collapse.hints.lock().len());
+        assert!((1001..=3000).all(|n| collapse.has_failed(KeyHash(n), later)));
+        assert!(collapse.hints.lock().peek(&KeyHash(0)).is_some_and(|hint| hint.vary == Some(vary)));
     }
 
     #[test]
