@@ -1,7 +1,7 @@
 //! Codings: bytes in, encoded bytes out.
 //!
 //! Brotli, zstd and gzip, both ways. A [`Transcoder`] goes from one coding to another piece by piece, for whoever calls
-//! it; the [`Pool`] does so on threads of its own, at most half the cores of them and of the idle class, so that
+//! it; the [`Pool`] does so on threads of its own, at most half the cores of them and at the lowest priority, so that
 //! serving always comes first. Memory is bounded: pieces are small and both ways are bounded queues; what a codec
 //! itself takes is bounded by its window (8 MiB at most, which is also what browsers take).
 //!
@@ -12,7 +12,6 @@ mod dictionary;
 mod encoder;
 mod metrics;
 mod pool;
-mod priority;
 mod transcoder;
 mod turn;
 

@@ -14,7 +14,6 @@ use super::decoder::Limits;
 use super::dictionary::Dictionary;
 use super::encoder::Level;
 use super::metrics::EncodeMetrics;
-use super::priority;
 use super::transcoder::{Failure, Transcoder};
 use crate::region;
 use crate::rules::encoding::Coding;
@@ -23,6 +22,10 @@ use crate::rules::encoding::Coding;
 const WAITING: usize = 4096;
 /// Pieces on their way in, and out.
 const PIECES: usize = 4;
+
+/// The lowest priority. The class of idle threads brought nothing to hits that could be measured (`benches/README.md`), and
+/// can be starved by busy neighbours.
+const NICE: i32 = 19;
 
 /// What is to be made.
 #[derive(Clone, Debug)]
@@ -161,7 +164,8 @@ impl Pool {
 
 /// Does jobs until the pool is gone.
 fn serve(queue: &Mutex<std_mpsc::Receiver<Job>>, metrics: &EncodeMetrics) {
-    priority::give_way();
+    // On Linux this is the thread's own.
+    let _ = rustix::process::nice(NICE);
     loop {
         let job = queue.lock().recv();
         let Ok(job) = job else { return };
