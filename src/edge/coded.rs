@@ -28,7 +28,7 @@ pub(super) struct Coded {
     spent: Duration,
     /// Where it is noted that it can't be decoded.
     of: Option<Arc<Encodings>>,
-    _turn: Option<LiveTurn>,
+    turn: Option<LiveTurn>,
 }
 
 impl Coded {
@@ -38,7 +38,7 @@ impl Coded {
         turn: Option<LiveTurn>,
         of: Option<Arc<Encodings>>,
     ) -> Self {
-        Self { body, transcoder, has_ended: false, is_done: false, spent: Duration::ZERO, of, _turn: turn }
+        Self { body, transcoder, has_ended: false, is_done: false, spent: Duration::ZERO, of, turn }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -70,7 +70,11 @@ impl Coded {
             }
             let began = Instant::now();
             let step = transcoder.step();
-            self.spent += began.elapsed();
+            let took = began.elapsed();
+            self.spent += took;
+            if let Some(turn) = &self.turn {
+                turn.took(took);
+            }
             match step {
                 Ok(Step::Piece(piece)) => return Poll::Ready(Some(Ok(piece))),
                 Ok(Step::More) => continue,
