@@ -73,6 +73,7 @@ mod purge_method;
 mod purge_proofs;
 mod purge_rewrites;
 mod range;
+mod ready_heads;
 mod reload;
 mod request_control;
 mod resume;

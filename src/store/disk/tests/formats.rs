@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use super::super::format::{Entry as FrameEntry, FORMAT, HEADER_BYTES, Kind};
+use super::super::format::{Entry as FrameEntry, FORMAT, HEADER_BYTES, Kind, PAGE_BYTES};
 use super::*;
 
 /// A sealed segment with every kind of frame; the keys 1 to 4.
@@ -24,6 +24,18 @@ fn frames(disk: &SimDisk) -> Vec<FrameEntry> {
 fn seen(disk: &SimDisk) -> Vec<Vec<Seen>> {
     let rig = Rig::open(&disk.kill(), 8 * MIB).unwrap();
     (1..5).map(|n| rig.look(n)).collect()
+}
+
+/// So that the kernel sends whole pages; what fills the gaps is nobody's to find.
+#[test]
+fn the_bodies_of_large_parts_begin_with_a_page() {
+    let disk = sealed();
+    let (parts, others): (Vec<_>, Vec<_>) =
+        frames(&disk).into_iter().partition(|frame| frame.kind == Kind::Part);
+    assert!(!parts.is_empty() && others.iter().all(|frame| frame.kind != Kind::Padding));
+    for part in parts {
+        assert_eq!((u64::from(part.offset) + HEADER_BYTES as u64) % PAGE_BYTES, 0, "{part:?}");
+    }
 }
 
 #[test]
