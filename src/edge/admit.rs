@@ -39,6 +39,8 @@ pub(super) struct Fields {
     /// Preconditions, `If-Range` among them.
     pub(super) has_conditions: bool,
     pub(super) has_range: bool,
+    /// Whether it asks how the response was found.
+    pub(super) has_debug: bool,
 }
 
 impl Fields {
@@ -59,7 +61,10 @@ impl Fields {
                 | header::IF_UNMODIFIED_SINCE
                 | header::IF_RANGE => fields.has_conditions = true,
                 header::TRANSFER_ENCODING => fields.has_transfer_encoding = true,
-                _ => fields.has_cdn_loop |= *name == super::CDN_LOOP,
+                _ => {
+                    fields.has_cdn_loop |= *name == super::CDN_LOOP;
+                    fields.has_debug |= *name == super::LARDER_DEBUG;
+                }
             }
         }
         (fields, host, hosts)

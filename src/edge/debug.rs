@@ -40,7 +40,8 @@ impl Edge {
         request: &HeaderMap,
         mut response: Response<Body>,
     ) -> Response<Body> {
-        if let Some(token) = request.get(&LARDER_DEBUG)
+        if admitted.fields.has_debug
+            && let Some(token) = request.get(&LARDER_DEBUG)
             && self.debug_right.0.get().is_some_and(|check| check(token.as_bytes(), &admitted.site.name))
         {
             explain(response.headers_mut(), admitted);

@@ -82,7 +82,9 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
     let age_secs = head.freshness.age_secs(serving.now);
     let second = (age_secs, serving.status.ttl.unwrap_or(0));
     let has_body = matches!(selected, Selected::Whole | Selected::One(_)) && !body.is_empty();
-    let as_lines = has_body && request.version < Version::HTTP_2;
+    // Neither who changes the head after this nor the node itself finds in it what is in lines.
+    let is_sent_as_it_is = !fields.has_debug && !serving.admitted.is_own;
+    let as_lines = has_body && is_sent_as_it_is && request.version < Version::HTTP_2;
     let ready = serving.admitted.head_of((object, encoded), second, as_lines, || {
         let mut headers = head.headers.clone();
         chosen.apply(&mut headers);

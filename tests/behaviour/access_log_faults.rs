@@ -76,6 +76,7 @@ fn a_rotated_file_is_opened_anew_on_a_signal_and_no_line_is_lost() {
     eventually("what was asked before is written", || lines(&file).len() == 20);
     std::fs::rename(&file, &moved).expect("moved");
     node.get("/between").assert_status(200);
+    eventually("it goes on in the file it has", || lines(&moved).len() == 21);
     node.signal(Signal::USR1);
     eventually("there is a new file", || file.exists());
     for n in 0..20 {
