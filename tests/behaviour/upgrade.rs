@@ -15,6 +15,7 @@ use crate::support::client::Client;
 use crate::support::node::{Builder, Node, is_alive, node};
 use crate::support::origin::{FRESH, Origin, Step, respond};
 use crate::support::request::{get, request};
+use crate::support::response::Response;
 use crate::support::{Gate, OpenOnDrop, PATIENCE, assert_same_bytes, eventually, pattern};
 
 /// A node with a disk tier, started from a copy of the binary that the test may replace.
@@ -371,14 +372,18 @@ fn a_large_fill_under_way_arrives_whole_though_the_store_is_another_s() {
     for client in &mut clients {
         client.send(&get("/big").bytes());
     }
-    eventually("the origin is asked", || origin.begun("/big") == 1);
+    // A fill is under way once its head is out: one that begins later, the store does not take any more, and
+    // who does not read then is left behind.
+    let heads: Vec<_> = clients.iter_mut().map(|client| client.try_head().expect("a head")).collect();
+    assert!(heads.iter().all(Response::is_stored), "{heads:?}");
+    assert_eq!(origin.begun("/big"), 1);
     let before = node.pid();
     node.signal(Signal::USR2);
     eventually("another process serves", || node.pid() != before);
     gate.open();
-    for mut client in clients {
-        let answer = client.response("GET");
-        answer.assert_status(200);
+    for (mut client, head) in clients.into_iter().zip(heads) {
+        head.assert_status(200);
+        let answer = client.try_body("GET", head).expect("a whole body");
         assert_same_bytes(&answer.body, &body);
     }
     // The new one knows nothing of it, and asks for itself.
