@@ -77,11 +77,10 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
         }
     };
     let (head, length) = (&object.head, Some(body.len()));
-    let selected =
-        if is_plain { Selected::Whole } else { select(serving, head, (&head.headers, &chosen), length) };
+    let selected = (!is_plain).then(|| select(serving, head, (&head.headers, &chosen), length));
     let age_secs = head.freshness.age_secs(serving.now);
     let second = (age_secs, serving.status.ttl.unwrap_or(0));
-    let has_body = matches!(selected, Selected::Whole | Selected::One(_)) && !body.is_empty();
+    let has_body = matches!(selected, None | Some(Selected::Whole | Selected::One(_))) && !body.is_empty();
     // Neither who changes the head after this nor the node itself finds in it what is in lines.
     let is_sent_as_it_is = !fields.has_debug && !serving.admitted.is_own;
     let as_lines = has_body && is_sent_as_it_is && request.version < Version::HTTP_2;
@@ -92,8 +91,12 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
         headers
     });
     let mut headers = ready.fields;
-    let source = Source::Stored(body);
-    let (status, body) = finish(serving, (head.status, selected), &mut headers, &source, length);
+    let (status, body) = match selected {
+        None => (head.status, Body::stored(body.clone(), 0..body.len())),
+        Some(selected) => {
+            finish(serving, (head.status, selected), &mut headers, &Source::Stored(body), length)
+        }
+    };
     let mut response = Response::new(body.with_lines(ready.lines));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -187,7 +190,6 @@ fn answer(
 }
 
 /// The status and the body of what was selected, and the fields that belong to it.
-#[inline]
 fn finish(
     serving: &Serving<'_>,
     (status, selected): (StatusCode, Selected),
