@@ -76,8 +76,7 @@ impl Collector for Pool {
         let help = "Objects whose encodings wait to be made";
         let mut family = encoder.encode_descriptor("compress_queue", help, None, MetricType::Gauge)?;
         encode_gauge(&mut family, &[("", ""); 0], self.waiting() as f64)?;
-        let help =
-            "Turns to encode a large body on its way; refused: enough others did, and it was sent as it is";
+        let help = "Turns to encode a large body on its way; refused: enough others did, or had done, and it was sent as it is";
         let mut family = encoder.encode_descriptor("compress_live", help, None, MetricType::Counter)?;
         for (outcome, count) in LiveTurn::counts() {
             encode_cells(&mut family, &[("outcome", outcome)], count)?;

@@ -216,14 +216,13 @@ async fn speak<H: Handler, I>(
         }
         Protocol::Http2 => {
             activity.set_h2();
-            let cork = Cork::new(io);
+            let cork = Cork::new(io, is_secure.then(|| activity.clone()));
             let conn = http2::Builder::new(AtOnce)
                 .max_concurrent_streams(limits.h2_streams)
                 .max_header_list_size(limits.header_bytes as u32)
                 .max_send_buf_size(H2_SEND_BUFFER_BYTES)
                 .serve_connection(TokioIo::new(cork.clone()), service);
-            let records = is_secure.then(|| activity.clone());
-            drive(Box::pin(Corked { conn: Box::pin(conn), cork, records }), &activity, &limits, phase).await
+            drive(Box::pin(Corked { conn: Box::pin(conn), cork }), &activity, &limits, phase).await
         }
     };
     if let Err(end) = result {

@@ -49,6 +49,8 @@ struct Held<I> {
     taken: usize,
     /// Writing failed when h2 was not there to be told.
     is_broken: bool,
+    /// What keeps TLS's records back, where there is TLS.
+    records: Option<Arc<Activity>>,
 }
 
 impl<I> Clone for Cork<I> {
@@ -58,12 +60,19 @@ impl<I> Clone for Cork<I> {
 }
 
 impl<I: AsyncWrite + Unpin> Cork<I> {
-    pub(super) fn new(io: I) -> Self {
-        Self(Arc::new(Mutex::new(Held { io, bytes: Vec::new(), taken: 0, is_broken: false })))
+    /// Over TLS, `records` keeps its records back.
+    pub(super) fn new(io: I, records: Option<Arc<Activity>>) -> Self {
+        Self(Arc::new(Mutex::new(Held { io, bytes: Vec::new(), taken: 0, is_broken: false, records })))
     }
 }
 
 impl<I: AsyncWrite + Unpin> Held<I> {
+    fn keep_records(&self, are_kept: bool) {
+        if let Some(records) = &self.records {
+            records.cork(are_kept);
+        }
+    }
+
     /// Writes what is held.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while self.taken < self.bytes.len() {
@@ -155,6 +164,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Cork<I> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut held = self.0.lock();
         held.check()?;
+        // Nothing comes behind it, and who waits for records that are kept back is not woken.
+        held.keep_records(false);
         ready!(held.poll_held(cx))?;
         Pin::new(&mut held.io).poll_shutdown(cx)
     }
@@ -165,22 +176,16 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Cork<I> {
 pub(super) struct Corked<C, I> {
     pub(super) conn: Pin<Box<C>>,
     pub(super) cork: Cork<I>,
-    /// What keeps TLS's records back, where there is TLS.
-    pub(super) records: Option<Arc<Activity>>,
 }
 
 impl<C: Future, I: AsyncWrite + Unpin> Future for Corked<C, I> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(records) = &self.records {
-            records.cork(true);
-        }
+        self.cork.0.lock().keep_records(true);
         let polled = self.conn.as_mut().poll(cx);
-        if let Some(records) = &self.records {
-            records.cork(false);
-        }
         let mut held = self.cork.0.lock();
+        held.keep_records(false);
         let flushed = match held.poll_held(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut held.io).poll_flush(cx),
             other => other,
@@ -210,6 +215,8 @@ mod tests {
         refuses: bool,
         fails: bool,
         all: Vec<Vec<u8>>,
+        /// As TLS over a socket: what is to go out at the end does not while this is corked, and nobody is woken.
+        records: Option<Arc<Activity>>,
     }
 
     impl AsyncWrite for Writes {
@@ -241,12 +248,15 @@ mod tests {
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-            Poll::Ready(Ok(()))
+            match &self.records {
+                Some(records) if records.is_corked() => Poll::Pending,
+                _ => Poll::Ready(Ok(())),
+            }
         }
     }
 
     fn cork(at_most: usize) -> Cork<Writes> {
-        Cork::new(Writes { at_most, ..Writes::default() })
+        Cork::new(Writes { at_most, ..Writes::default() }, None)
     }
 
     /// One poll of a connection that writes these pieces, each of them flushed.
@@ -259,7 +269,7 @@ mod tests {
             }
             Ok(())
         });
-        Corked { conn, cork: cork.clone(), records: None }.await
+        Corked { conn, cork: cork.clone() }.await
     }
 
     async fn written(cork: Cork<Writes>) -> Vec<Vec<u8>> {
@@ -296,6 +306,22 @@ mod tests {
         write(&cork, &[b"abc"]).await.unwrap();
         poll_fn(|cx| cork.0.lock().poll_held(cx)).await.unwrap();
         assert_eq!(cork.0.lock().bytes.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_is_not_kept_back() {
+        let records = Some(Arc::new(Activity::new()));
+        let io = Writes { at_most: usize::MAX, records: records.clone(), ..Writes::default() };
+        let cork = Cork::new(io, records);
+        let mut io = cork.clone();
+        let conn = Box::pin(async move {
+            io.write_all(b"goodbye").await?;
+            io.shutdown().await
+        });
+        let ended =
+            tokio::time::timeout(std::time::Duration::from_secs(30), Corked { conn, cork: cork.clone() });
+        ended.await.expect("it ends by itself").unwrap();
+        assert_eq!(written(cork).await, [b"goodbye"]);
     }
 
     #[tokio::test]
