@@ -121,7 +121,7 @@ impl Drop for Leading {
     }
 }
 
-fn head() -> Arc<Head> {
+pub(super) fn head() -> Arc<Head> {
     let rule = VaryRule::new(Vec::new());
     let variant = rule.key(&HeaderMap::new());
     let freshness = Freshness {

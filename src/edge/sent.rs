@@ -94,32 +94,14 @@ impl Sent {
 mod tests {
     use std::cell::Cell;
 
-    use http::{HeaderValue, StatusCode};
+    use http::HeaderValue;
 
+    use super::super::model::head;
     use super::*;
-    use crate::object::{Body, Head};
-    use crate::rules::freshness::Freshness;
-    use crate::rules::key::{CacheKey, Scheme};
-    use crate::rules::time::Millis;
-    use crate::rules::vary::VaryRule;
+    use crate::object::Body;
 
     fn object() -> Arc<Object> {
-        let freshness = Freshness {
-            response_time: Millis(0),
-            initial_age_ms: 0,
-            fresh_until: Millis(1),
-            swr_until: Millis(1),
-            sie_until: Millis(1),
-            no_cache: false,
-            never_stale: false,
-            source: "max-age",
-            strip_fields: Box::default(),
-        };
-        let rule = VaryRule::default();
-        let variant = rule.key(&HeaderMap::new());
-        let key = CacheKey::new(Scheme::Http, "a.example", "/", None);
-        let head = Head::new(key, StatusCode::OK, HeaderMap::new(), (rule, variant), freshness);
-        Arc::new(Object::new(Arc::new(head), Arc::new(Body::default()), &Arc::default()))
+        Arc::new(Object::new(head(), Arc::new(Body::default()), &Arc::default()))
     }
 
     #[test]
