@@ -143,7 +143,7 @@ impl Deposit {
             return None;
         }
         if matches!(self.kind, Kind::Heap(_)) && self.received > self.store.tier.inline_bytes() {
-            self.spill()?;
+            self.spill().await?;
         }
         match &mut self.kind {
             Kind::Heap(chunks) => {
@@ -165,11 +165,7 @@ impl Deposit {
                 let gauge = &self.store.budget.gauge;
                 let charge = charge.unwrap_or_else(|| Charge::new(gauge, length + CHUNK_OVERHEAD_BYTES));
                 let chunk = charged_chunk(data, charge);
-                fill.batch.push(chunk.clone());
-                fill.batch_bytes += length;
-                if fill.batch_bytes >= PART_BYTES {
-                    self.flush().await?;
-                }
+                self.write_behind(chunk.clone()).await?;
                 Some(chunk)
             }
         }
@@ -204,18 +200,34 @@ impl Deposit {
     }
 
     /// From the heap to the log: it is larger than a small body.
-    fn spill(&mut self) -> Option<()> {
+    async fn spill(&mut self) -> Option<()> {
         if self.is_sized || !self.is_admitted {
             return None;
         }
-        let mut fill = self.store.log_fill(self.key);
-        if let Kind::Heap(chunks) = &mut self.kind {
-            fill.batch_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-            fill.batch = std::mem::take(chunks);
-        }
+        let fill = self.store.log_fill(self.key);
+        let Kind::Heap(chunks) = std::mem::replace(&mut self.kind, Kind::Log(fill)) else { return None };
         self.permit = None;
-        self.kind = Kind::Log(fill);
-        self.has_promise().then_some(())
+        if !self.has_promise() {
+            return None;
+        }
+        for chunk in chunks {
+            self.write_behind(chunk).await?;
+        }
+        Some(())
+    }
+
+    /// Adds to the batch, and hands each full part to the writer. Parts are cut exactly, wherever chunks end:
+    /// whole pages from first to last are what `sendfile` moves best.
+    async fn write_behind(&mut self, mut chunk: Bytes) -> Option<()> {
+        while let (Kind::Log(fill), false) = (&mut self.kind, chunk.is_empty()) {
+            let room = (PART_BYTES - fill.batch_bytes).min(chunk.len() as u64);
+            fill.batch.push(chunk.split_to(room as usize));
+            fill.batch_bytes += room;
+            if fill.batch_bytes == PART_BYTES {
+                self.flush().await?;
+            }
+        }
+        Some(())
     }
 
     async fn flush(&mut self) -> Option<()> {

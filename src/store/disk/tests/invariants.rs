@@ -124,3 +124,17 @@ fn a_dropped_store_ends_its_writer() {
     drop(rig);
     until("the tier is gone", || tier.upgrade().is_none());
 }
+
+/// Whatever chunks a body came in, its parts are whole pages from their begin to their end.
+#[test]
+fn parts_are_cut_exactly() {
+    for rig in [Rig::open(&SimDisk::new(1), 8 * MIB).unwrap(), Rig::in_memory(16 * MIB)] {
+        for is_sized in [true, false] {
+            assert!(rig.fill(1, "a", 1, 700_000, is_sized));
+            let entry = rig.wait(rig.store.load(&key(1))).unwrap();
+            let body = &entry.variants()[0].body;
+            let lengths: Vec<u32> = body.parts().iter().map(|part| part.place().1.length).collect();
+            assert_eq!(lengths, [262_144, 262_144, 175_712], "sized: {is_sized}");
+        }
+    }
+}
