@@ -117,14 +117,15 @@ impl Fill {
             }
         };
         let (flight, limit) = (self.lead.flight.clone(), treatment.origin.fill_timeout());
-        tokio::spawn(async move {
+        // Boxed: it is kilobytes long, and a task is moved several times on its way.
+        tokio::spawn(Box::pin(async move {
             let _turn = turn;
             let mut run = std::pin::pin!(self.run());
             if tokio::time::timeout(limit, &mut run).await.is_err() {
                 flight.publish(Published::Failed(Arc::new(OriginError::FillTimeout)));
                 flight.finish(End::Broken("the fetch took too long".into()));
             }
-        });
+        }));
     }
 
     async fn run(mut self) {
@@ -171,7 +172,8 @@ impl Fill {
         }
         let request_time = self.edge.clock.now();
         let version = self.edge.store.version();
-        let answering = self.admitted.treatment.origin.send(request);
+        // Boxed, as in `interim::send`.
+        let answering = Box::pin(self.admitted.treatment.origin.send(request));
         let mut response = trail::timed(self.trail.as_ref(), answering).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
         framing::check(&mut response, reject_unknown)?;
@@ -314,7 +316,8 @@ impl Fill {
                     Err(_trailers) => continue,
                 },
                 Some(Err(error)) => {
-                    if let Some(rest) = self.resume(&head, received).await {
+                    // Boxed: it is rare, and every fill would have room for it.
+                    if let Some(rest) = Box::pin(self.resume(&head, received)).await {
                         body = rest;
                         continue;
                     }

@@ -50,5 +50,7 @@ pub(super) async fn send(
     if let Some(sender) = sender {
         on_interim(&mut request, sender);
     }
-    trail::timed(trail::of(parts), relaying(relay, origin.send(request))).await
+    // Boxed: each function that takes a future to wait for it has room for it twice.
+    let answer = Box::pin(origin.send(request));
+    trail::timed(trail::of(parts), relaying(relay, answer)).await
 }
