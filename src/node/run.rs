@@ -3,18 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle as Task;
 
 use super::data::Data;
 use super::systemd::{self, Pulse};
-use super::upgrade::Heir;
+use super::upgrade::{Heir, Upgrading};
 use super::{Ended, Handle, Node, rotate, url};
 use crate::control::{Fault, Order, Reloaded};
 use crate::edge::LiveEdge;
@@ -55,22 +52,6 @@ enum End {
         is_signal: bool,
     },
     HandedOver(Heir),
-}
-
-/// An upgrade that is under way. The new process is killed when this goes.
-struct Upgrading {
-    task: Task<io::Result<Heir>>,
-    pid: Arc<AtomicU32>,
-}
-
-impl Drop for Upgrading {
-    /// The task itself waits for that process, and can't be stopped.
-    fn drop(&mut self) {
-        let pid = Pid::from_raw(self.pid.load(Relaxed) as i32).filter(|_| !self.task.is_finished());
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
 }
 
 impl Node {
@@ -245,7 +226,7 @@ impl Node {
         loop {
             let upgraded = async {
                 match &mut upgrading {
-                    Some(upgrading) => (&mut upgrading.task).await,
+                    Some(upgrading) => upgrading.ended().await,
                     None => std::future::pending().await,
                 }
             };
@@ -260,7 +241,7 @@ impl Node {
                 Some(worker) = deaths.recv() => return End::Died(worker),
                 upgraded = upgraded => {
                     upgrading = None;
-                    match upgraded.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                    match upgraded {
                         Ok(heir) => return End::HandedOver(heir),
                         Err(error) => {
                             tracing::error!(%error, "the upgrade failed; this process goes on");
@@ -299,12 +280,10 @@ impl Node {
         let sockets = self.sockets.clone();
         let lock = self.lock.clone();
         let runtime = runtime::Handle::current();
-        let pid = Arc::new(AtomicU32::new(0));
-        let noted = pid.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        Upgrading::begin(move |started| {
             tracing::info!("an upgrade: a new process is started");
             let mut heir = Heir::start()?;
-            noted.store(heir.pid(), Relaxed);
+            started.note(&heir)?;
             let version = heir.hello(limit)?;
             tracing::info!(pid = heir.pid(), version, "the new process can use its configuration");
             runtime.block_on(async {
@@ -328,8 +307,7 @@ impl Node {
                     Err(error)
                 }
             }
-        });
-        Upgrading { task, pid }
+        })
     }
 }
 

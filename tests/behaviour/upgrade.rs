@@ -246,18 +246,26 @@ fn another_number_of_workers_accepts_on_all_sockets() {
 
 #[test]
 fn it_ends_while_another_is_on_its_way() {
-    let origin = Origin::with("/a", FRESH, "a");
-    let builder = on_disk(&origin);
-    let binary = own_binary(&builder);
-    let pid_file = builder.path().join("heir");
-    let mut node = builder.start_as(&binary);
-    replace(&binary, &format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", pid_file.display()));
-    node.signal(Signal::USR2);
-    eventually("the other is started", || fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n')));
-    node.signal(Signal::TERM);
-    assert!(node.wait(Duration::from_secs(10)).is_some(), "it waits for the other");
-    let heir = fs::read_to_string(&pid_file).expect("a number").trim().parse().expect("a number");
-    eventually("the other is gone", || !is_alive(heir));
+    // Once it runs, and in the moment in which it is started.
+    for is_awaited in [true, false, false, false] {
+        let origin = Origin::with("/a", FRESH, "a");
+        let builder = on_disk(&origin);
+        let binary = own_binary(&builder);
+        let pid_file = builder.path().join("heir");
+        let mut node = builder.start_as(&binary);
+        replace(
+            &binary,
+            &format!("#!/bin/sh\necho $$ > {}\nexec sleep 600 2>/dev/null\n", pid_file.display()),
+        );
+        let heir = || fs::read_to_string(&pid_file).ok()?.strip_suffix('\n')?.parse().ok();
+        node.signal(Signal::USR2);
+        if is_awaited {
+            eventually("the other is started", || heir().is_some());
+        }
+        node.signal(Signal::TERM);
+        assert!(node.wait(Duration::from_secs(10)).is_some(), "it waits for the other");
+        eventually("the other is gone", || !heir().is_some_and(is_alive));
+    }
 }
 
 /// What the node tells systemd.
