@@ -55,8 +55,19 @@ enum End {
 }
 
 impl Node {
-    /// Serves until the node is told to end; `on_ready` is called once it accepts.
-    pub fn run(mut self, on_ready: impl FnOnce(Handle)) -> io::Result<Ended> {
+    /// Serves until the node is told to end. `on_begin` is called within the control thread's runtime, before anybody
+    /// is told that this process serves.
+    pub fn run(mut self, on_begin: impl FnOnce(Handle)) -> io::Result<Ended> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        {
+            let _inside = runtime.enter();
+            // Who is told that this process serves may send it a signal, which ends a process that does not watch it.
+            on_begin(Handle(self.orders.clone()));
+            rotate::watch_signals(self.edge.clone());
+        }
         let is_successor = self.successor.is_some();
         if let Some(successor) = self.successor.take() {
             successor.begin()?;
@@ -71,10 +82,6 @@ impl Node {
             threads.push(spawn_worker(worker, self.data.clone(), phase.clone(), died.clone(), pulse)?);
         }
         drop(died);
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build()?;
         let ended = runtime.block_on(async {
             // The admin listener outlives a drain, so that it can be watched.
             let (admin_phase, always) = watch::channel(Phase::Run);
@@ -85,7 +92,6 @@ impl Node {
             let certificates = [self.reloader.certificates.clone(), self.reloader.admin_certificates.clone()];
             tokio::spawn(sweep(self.edge.clone()));
             tokio::spawn(self.saturation.clone().sample());
-            tokio::spawn(rotate::on_signals(self.edge.clone()));
             tokio::spawn(watch_files(certificates));
             if let Some(pulse) = &pulse {
                 tokio::spawn(pulse.clone().watch());
@@ -96,7 +102,6 @@ impl Node {
             self.control.set_ready(true);
             tracing::info!(pid = std::process::id(), is_successor, "ready");
             systemd::notify(&format!("READY=1\nMAINPID={}", std::process::id()));
-            on_ready(Handle(self.orders.clone()));
             let phases = Phases { data: phase_sender, admin: admin_phase };
             let ended = self.until_ended(&phases, (deaths, admin), pulse.as_deref()).await;
             // What they would store from here on is not kept; the next process goes on with it.

@@ -330,6 +330,42 @@ fn systemd_is_told_what_happens() {
     manager.await_line("STOPPING=1");
 }
 
+/// The signals that a process watches: any other ends it, or does nothing.
+fn watched(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+    u64::from_str_radix(mask.trim(), 16).expect("a number")
+}
+
+#[test]
+fn signals_are_watched_before_anybody_is_told() {
+    let origin = Origin::with("/a", FRESH, "a");
+    let builder = on_disk(&origin);
+    let mut manager = Manager::new(builder.path());
+    let mut command = Command::new(crate::support::process::binary());
+    command.env("NOTIFY_SOCKET", &manager.path);
+    let mut told = |what: &str| {
+        let message = manager.await_line(what);
+        let pid = message.lines().find_map(|line| line.strip_prefix("MAINPID=")).expect("of whom");
+        watched(pid.parse().expect("a number"))
+    };
+    // In the very moment, which is before the log is looked at.
+    let (node, first) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| told("READY=1"));
+        (builder.start_with(command), first.join().expect("a mask"))
+    });
+    node.signal(Signal::USR2);
+    let heir = told("MAINPID=");
+    for signal in [Signal::HUP, Signal::INT, Signal::USR1, Signal::USR2, Signal::TERM] {
+        for mask in [first, heir] {
+            assert!(mask >> (signal.as_raw() - 1) & 1 == 1, "{signal:?} ends it: {mask:x}");
+        }
+    }
+    eventually("another process serves", || {
+        node.lines().iter().any(|line| line.contains("is_successor=true"))
+    });
+}
+
 #[test]
 fn sockets_of_systemd_are_used() {
     let origin = Origin::with("/a", FRESH, "a");
