@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +13,7 @@ use rustix::process::Signal;
 use crate::support::client::Client;
 use crate::support::node::{Builder, Node, is_alive, node};
 use crate::support::origin::{FRESH, Origin, Step, respond};
+use crate::support::process::{install, install_script};
 use crate::support::request::{get, request};
 use crate::support::response::Response;
 use crate::support::{Gate, OpenOnDrop, PATIENCE, assert_same_bytes, eventually, pattern};
@@ -36,14 +36,13 @@ fn purge(node: &Node, url: &str) -> u16 {
 /// The binary in the test's own folder, to be replaced.
 fn own_binary(builder: &Builder) -> PathBuf {
     let path = builder.path().join("larder");
-    fs::copy(crate::support::process::binary(), &path).expect("a copy");
+    install(&crate::support::process::binary(), &path);
     path
 }
 
 fn replace(binary: &std::path::Path, script: &str) {
     let new = binary.with_extension("new");
-    fs::write(&new, script).expect("a script");
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("executable");
+    install_script(script, &new);
     fs::rename(&new, binary).expect("in place");
 }
 
