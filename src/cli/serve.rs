@@ -129,9 +129,7 @@ pub(super) fn run_node(
         Err(error) => bail!("{error}"),
     };
     on_ready(&node);
-    let ended = node.run(|node| {
-        tokio::spawn(obey_signals(node));
-    })?;
+    let ended = node.run(obey_signals)?;
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
         // What was asked for, though not finished: not a usage error.
@@ -139,7 +137,8 @@ pub(super) fn run_node(
     })
 }
 
-async fn obey_signals(node: Handle) {
+/// Watches the signals from now on, and has the node do what they say.
+fn obey_signals(node: Handle) {
     use tokio::signal::unix::{SignalKind, signal};
     let watch = || {
         let kinds = [SignalKind::hangup(), SignalKind::user_defined2(), SignalKind::interrupt()];
@@ -150,14 +149,16 @@ async fn obey_signals(node: Handle) {
         tracing::warn!("signals can't be watched; SIGTERM ends the process without a drain");
         return;
     };
-    // A limit on the size of files is to fail a write, not to end the process.
-    let _file_too_large = signal(SignalKind::from_raw(libc::SIGXFSZ));
-    loop {
-        tokio::select! {
-            _ = hup.recv() => node.reload(),
-            _ = usr2.recv() => node.upgrade(),
-            _ = term.recv() => node.stop(),
-            _ = int.recv() => node.stop(),
+    // A limit on the size of files is to fail a write, not to end the process, which a signal once watched never does.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ)));
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = hup.recv() => node.reload(),
+                _ = usr2.recv() => node.upgrade(),
+                _ = term.recv() => node.stop(),
+                _ = int.recv() => node.stop(),
+            }
         }
-    }
+    });
 }

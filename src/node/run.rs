@@ -3,18 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle as Task;
 
 use super::data::Data;
 use super::systemd::{self, Pulse};
-use super::upgrade::Heir;
+use super::upgrade::{Heir, Upgrading};
 use super::{Ended, Handle, Node, rotate, url};
 use crate::control::{Fault, Order, Reloaded};
 use crate::edge::LiveEdge;
@@ -57,25 +54,20 @@ enum End {
     HandedOver(Heir),
 }
 
-/// An upgrade that is under way. The new process is killed when this goes.
-struct Upgrading {
-    task: Task<io::Result<Heir>>,
-    pid: Arc<AtomicU32>,
-}
-
-impl Drop for Upgrading {
-    /// The task itself waits for that process, and can't be stopped.
-    fn drop(&mut self) {
-        let pid = Pid::from_raw(self.pid.load(Relaxed) as i32).filter(|_| !self.task.is_finished());
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
-}
-
 impl Node {
-    /// Serves until the node is told to end; `on_ready` is called once it accepts.
-    pub fn run(mut self, on_ready: impl FnOnce(Handle)) -> io::Result<Ended> {
+    /// Serves until the node is told to end. `on_begin` is called within the control thread's runtime, before anybody
+    /// is told that this process serves.
+    pub fn run(mut self, on_begin: impl FnOnce(Handle)) -> io::Result<Ended> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        {
+            let _inside = runtime.enter();
+            // Who is told that this process serves may send it a signal, which ends a process that does not watch it.
+            on_begin(Handle(self.orders.clone()));
+            rotate::watch_signals(self.edge.clone());
+        }
         let is_successor = self.successor.is_some();
         if let Some(successor) = self.successor.take() {
             successor.begin()?;
@@ -90,10 +82,6 @@ impl Node {
             threads.push(spawn_worker(worker, self.data.clone(), phase.clone(), died.clone(), pulse)?);
         }
         drop(died);
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build()?;
         let ended = runtime.block_on(async {
             // The admin listener outlives a drain, so that it can be watched.
             let (admin_phase, always) = watch::channel(Phase::Run);
@@ -104,7 +92,6 @@ impl Node {
             let certificates = [self.reloader.certificates.clone(), self.reloader.admin_certificates.clone()];
             tokio::spawn(sweep(self.edge.clone()));
             tokio::spawn(self.saturation.clone().sample());
-            tokio::spawn(rotate::on_signals(self.edge.clone()));
             tokio::spawn(watch_files(certificates));
             if let Some(pulse) = &pulse {
                 tokio::spawn(pulse.clone().watch());
@@ -115,7 +102,6 @@ impl Node {
             self.control.set_ready(true);
             tracing::info!(pid = std::process::id(), is_successor, "ready");
             systemd::notify(&format!("READY=1\nMAINPID={}", std::process::id()));
-            on_ready(Handle(self.orders.clone()));
             let phases = Phases { data: phase_sender, admin: admin_phase };
             let ended = self.until_ended(&phases, (deaths, admin), pulse.as_deref()).await;
             // What they would store from here on is not kept; the next process goes on with it.
@@ -245,7 +231,7 @@ impl Node {
         loop {
             let upgraded = async {
                 match &mut upgrading {
-                    Some(upgrading) => (&mut upgrading.task).await,
+                    Some(upgrading) => upgrading.ended().await,
                     None => std::future::pending().await,
                 }
             };
@@ -260,7 +246,7 @@ impl Node {
                 Some(worker) = deaths.recv() => return End::Died(worker),
                 upgraded = upgraded => {
                     upgrading = None;
-                    match upgraded.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                    match upgraded {
                         Ok(heir) => return End::HandedOver(heir),
                         Err(error) => {
                             tracing::error!(%error, "the upgrade failed; this process goes on");
@@ -299,12 +285,10 @@ impl Node {
         let sockets = self.sockets.clone();
         let lock = self.lock.clone();
         let runtime = runtime::Handle::current();
-        let pid = Arc::new(AtomicU32::new(0));
-        let noted = pid.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        Upgrading::begin(move |started| {
             tracing::info!("an upgrade: a new process is started");
             let mut heir = Heir::start()?;
-            noted.store(heir.pid(), Relaxed);
+            started.note(&heir)?;
             let version = heir.hello(limit)?;
             tracing::info!(pid = heir.pid(), version, "the new process can use its configuration");
             runtime.block_on(async {
@@ -328,8 +312,7 @@ impl Node {
                     Err(error)
                 }
             }
-        });
-        Upgrading { task, pid }
+        })
     }
 }
 

@@ -10,9 +10,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::task::JoinHandle;
 
 use super::handover::{Channel, Message};
 use crate::net::Inherited;
@@ -184,6 +187,58 @@ impl Drop for Heir {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+/// An upgrade that is under way. The new process is killed when this goes.
+#[derive(Debug)]
+pub(super) struct Upgrading {
+    task: JoinHandle<io::Result<Heir>>,
+    started: Started,
+}
+
+/// The new process's number; 0: there is none yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Started(Arc<AtomicU32>);
+
+/// In place of a number: nobody waits for the new process any more.
+const GIVEN_UP: u32 = u32::MAX;
+
+impl Started {
+    /// To be told as soon as it is started.
+    ///
+    /// # Errors
+    /// It is not wanted any more.
+    pub(super) fn note(&self, heir: &Heir) -> io::Result<()> {
+        match self.0.swap(heir.pid(), Relaxed) {
+            GIVEN_UP => Err(io::Error::other("the node ends")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Upgrading {
+    /// Has another thread do what there is to do.
+    pub(super) fn begin(work: impl FnOnce(Started) -> io::Result<Heir> + Send + 'static) -> Self {
+        let started = Started::default();
+        let noted = started.clone();
+        Self { task: tokio::task::spawn_blocking(move || work(noted)), started }
+    }
+
+    /// The new process, ready to serve.
+    pub(super) async fn ended(&mut self) -> io::Result<Heir> {
+        (&mut self.task).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+impl Drop for Upgrading {
+    /// The thread itself waits for that process, and can't be stopped. Who comes second of the two, this or the note
+    /// of its number, knows of the other and ends it.
+    fn drop(&mut self) {
+        let pid = self.started.0.swap(GIVEN_UP, Relaxed) as i32;
+        if let Some(pid) = Pid::from_raw(pid).filter(|_| !self.task.is_finished()) {
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 }

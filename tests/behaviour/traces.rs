@@ -22,9 +22,7 @@ fn without_somewhere_to_send_spans_to_the_context_passes_as_it_is() {
 
 #[cfg(feature = "otlp")]
 mod spans {
-    use std::fs;
     use std::net::TcpListener;
-    use std::os::unix::fs::PermissionsExt;
 
     use serde_json::Value;
 
@@ -33,7 +31,7 @@ mod spans {
     use crate::support::eventually;
     use crate::support::node::{Builder, Node, node};
     use crate::support::origin::{FRESH, Origin, Step, respond};
-    use crate::support::process::binary;
+    use crate::support::process::{binary, install_script};
     use crate::support::request::{get, request};
 
     /// A node that sends its spans there.
@@ -44,8 +42,7 @@ mod spans {
              exec {} \"$@\"\n",
             binary().display()
         );
-        fs::write(&program, script).expect("a script");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it can be run");
+        install_script(&script, &program);
         builder.start_as(&program)
     }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +13,7 @@ use rustix::process::Signal;
 use crate::support::client::Client;
 use crate::support::node::{Builder, Node, is_alive, node};
 use crate::support::origin::{FRESH, Origin, Step, respond};
+use crate::support::process::{install, install_script};
 use crate::support::request::{get, request};
 use crate::support::response::Response;
 use crate::support::{Gate, OpenOnDrop, PATIENCE, assert_same_bytes, eventually, pattern};
@@ -36,14 +36,13 @@ fn purge(node: &Node, url: &str) -> u16 {
 /// The binary in the test's own folder, to be replaced.
 fn own_binary(builder: &Builder) -> PathBuf {
     let path = builder.path().join("larder");
-    fs::copy(crate::support::process::binary(), &path).expect("a copy");
+    install(&crate::support::process::binary(), &path);
     path
 }
 
 fn replace(binary: &std::path::Path, script: &str) {
     let new = binary.with_extension("new");
-    fs::write(&new, script).expect("a script");
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("executable");
+    install_script(script, &new);
     fs::rename(&new, binary).expect("in place");
 }
 
@@ -246,18 +245,26 @@ fn another_number_of_workers_accepts_on_all_sockets() {
 
 #[test]
 fn it_ends_while_another_is_on_its_way() {
-    let origin = Origin::with("/a", FRESH, "a");
-    let builder = on_disk(&origin);
-    let binary = own_binary(&builder);
-    let pid_file = builder.path().join("heir");
-    let mut node = builder.start_as(&binary);
-    replace(&binary, &format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", pid_file.display()));
-    node.signal(Signal::USR2);
-    eventually("the other is started", || fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n')));
-    node.signal(Signal::TERM);
-    assert!(node.wait(Duration::from_secs(10)).is_some(), "it waits for the other");
-    let heir = fs::read_to_string(&pid_file).expect("a number").trim().parse().expect("a number");
-    eventually("the other is gone", || !is_alive(heir));
+    // Once it runs, and in the moment in which it is started.
+    for is_awaited in [true, false, false, false] {
+        let origin = Origin::with("/a", FRESH, "a");
+        let builder = on_disk(&origin);
+        let binary = own_binary(&builder);
+        let pid_file = builder.path().join("heir");
+        let mut node = builder.start_as(&binary);
+        replace(
+            &binary,
+            &format!("#!/bin/sh\necho $$ > {}\nexec sleep 600 2>/dev/null\n", pid_file.display()),
+        );
+        let heir = || fs::read_to_string(&pid_file).ok()?.strip_suffix('\n')?.parse().ok();
+        node.signal(Signal::USR2);
+        if is_awaited {
+            eventually("the other is started", || heir().is_some());
+        }
+        node.signal(Signal::TERM);
+        assert!(node.wait(Duration::from_secs(10)).is_some(), "it waits for the other");
+        eventually("the other is gone", || !heir().is_some_and(is_alive));
+    }
 }
 
 /// What the node tells systemd.
@@ -320,6 +327,42 @@ fn systemd_is_told_what_happens() {
     }
     node.signal(Signal::TERM);
     manager.await_line("STOPPING=1");
+}
+
+/// The signals that a process watches: any other ends it, or does nothing.
+fn watched(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+    u64::from_str_radix(mask.trim(), 16).expect("a number")
+}
+
+#[test]
+fn signals_are_watched_before_anybody_is_told() {
+    let origin = Origin::with("/a", FRESH, "a");
+    let builder = on_disk(&origin);
+    let mut manager = Manager::new(builder.path());
+    let mut command = Command::new(crate::support::process::binary());
+    command.env("NOTIFY_SOCKET", &manager.path);
+    let mut told = |what: &str| {
+        let message = manager.await_line(what);
+        let pid = message.lines().find_map(|line| line.strip_prefix("MAINPID=")).expect("of whom");
+        watched(pid.parse().expect("a number"))
+    };
+    // In the very moment, which is before the log is looked at.
+    let (node, first) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| told("READY=1"));
+        (builder.start_with(command), first.join().expect("a mask"))
+    });
+    node.signal(Signal::USR2);
+    let heir = told("MAINPID=");
+    for signal in [Signal::HUP, Signal::INT, Signal::USR1, Signal::USR2, Signal::TERM] {
+        for mask in [first, heir] {
+            assert!(mask >> (signal.as_raw() - 1) & 1 == 1, "{signal:?} ends it: {mask:x}");
+        }
+    }
+    eventually("another process serves", || {
+        node.lines().iter().any(|line| line.contains("is_successor=true"))
+    });
 }
 
 #[test]

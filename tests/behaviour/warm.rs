@@ -450,10 +450,10 @@ fn live_traffic_keeps_connections_of_its_own() {
     let order = json!({ "urls": urls(40), "encodings": ["br"], "rate": 1000, "concurrency": 64 });
     let id = start(&node, &order);
     eventually("it has begun", || (0..40).map(|n| origin.begun(&format!("/p/{n}"))).sum::<usize>() > 0);
-    // As many at once as it leaves; the warming has none of them, however long it waits.
+    // As many at once as it leaves, a quarter; the warming has none of them, however long it waits.
     for round in 0..20 {
         std::thread::scope(|scope| {
-            for client in 0..4 {
+            for client in 0..2 {
                 let node = &node;
                 scope.spawn(move || {
                     node.get(&format!("/live/{round}-{client}")).assert_status(200).assert_body("live");
@@ -462,7 +462,7 @@ fn live_traffic_keeps_connections_of_its_own() {
         });
     }
     let waiting: usize = (0..40).map(|n| origin.begun(&format!("/p/{n}"))).sum();
-    assert!(waiting <= 4, "{waiting} of 8 connections");
+    assert!(waiting <= 6, "{waiting} of 8 connections");
     gate.open();
     assert_eq!(finished(&node, &id)["outcomes"]["stored"], 40);
 }

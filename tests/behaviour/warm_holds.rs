@@ -90,6 +90,10 @@ fn a_purge_that_came_before_a_restart_has_ended_them() {
     let origin = origin();
     let node = node(&origin).disk("4MiB").memory("4MiB").start();
     warm(&node, &order(&urls(HELD), "1h"));
+    // On disk: a job whose end is lost goes on after the restart, and what it fetches anew is a hit.
+    eventually("its end is written down", || {
+        node.lines().iter().any(|line| line.contains("a warm job ended"))
+    });
     purge(&node, &json!({ "tags": ["p"] }));
     let node = node.restarted(Signal::KILL);
     for n in 0..HELD {

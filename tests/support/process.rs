@@ -22,6 +22,20 @@ pub fn binary() -> PathBuf {
         .expect("LARDER_BIN, or a binary built by cargo")
 }
 
+/// Puts a copy of a file where it can be run. Another process writes it: a descriptor that this one writes to goes along
+/// with whatever a test beside this one starts at that moment, and while one is open nobody can run the file (ETXTBSY).
+pub fn install(source: &Path, program: &Path) {
+    let status = Command::new("install").arg("-m755").args([source, program]).status();
+    assert!(status.expect("install starts").success(), "{} is not installed", program.display());
+}
+
+/// The same with a text: a script.
+pub fn install_script(script: &str, program: &Path) {
+    let source = program.with_extension("text");
+    fs::write(&source, script).expect("a script");
+    install(&source, program);
+}
+
 /// Runs a command of the program to its end.
 pub fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
