@@ -40,6 +40,9 @@ const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 const HYPER_MAX_HEADERS: usize = 100;
 /// What hyper may buffer of a connection in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// So much is encrypted before it is written: with its records' heads it fits one segment as the kernel hands it to a
+/// network card, 64 KiB with TCP's and IP's heads. rustls's own 64 KiB leave a few bytes for a second one, each time.
+const TLS_BUFFER_BYTES: usize = 60 * 1024;
 /// After GOAWAY an idle HTTP/2 client has this long to close.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
@@ -139,7 +142,8 @@ async fn serve_tls<H: Handler>(
         }
     };
     match Box::pin(timeout(header_timeout, handshake)).await {
-        Ok(Ok(io)) => {
+        Ok(Ok(mut io)) => {
+            io.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let session = io.get_ref().1;
             let is_tls13 = session.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
             let is_resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);

@@ -21,7 +21,7 @@ const SMALL_BYTES: usize = 2048;
 /// not measured.
 const MAPPED_BYTES: usize = 32 * 1024;
 
-/// So many bytes of TLS's records are kept back while more are coming; rustls holds 64 KiB before it takes no more.
+/// So many bytes of TLS's records are kept back while more are coming; rustls takes no more at 60 KiB (`conn.rs`).
 const CORKED_BYTES: usize = 48 * 1024;
 
 thread_local! {
