@@ -21,7 +21,7 @@ use super::body::{Answering, Ending, RequestBody};
 use super::cork::{Cork, Corked};
 use super::executor::AtOnce;
 use super::http1_io::Http1Io;
-use super::io::TrackedIo;
+use super::io::{CORKED_BYTES, TrackedIo};
 use super::limits::Permit;
 use super::listener::Server;
 use super::metrics::End;
@@ -143,14 +143,15 @@ async fn serve_tls<H: Handler>(
     };
     match Box::pin(timeout(header_timeout, handshake)).await {
         Ok(Ok(mut io)) => {
-            io.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let session = io.get_ref().1;
             let is_tls13 = session.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
             let is_resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             server.metrics.handshake(is_tls13, is_resumed);
             info.tls = if is_tls13 { "TLSv1.3" } else { "TLSv1.2" };
             let is_h2 = session.alpn_protocol() == Some(b"h2");
-            let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
+            let (protocol, buffer_bytes) =
+                if is_h2 { (Protocol::Http2, CORKED_BYTES) } else { (Protocol::Http1, TLS_BUFFER_BYTES) };
+            io.get_mut().1.set_buffer_limit(Some(buffer_bytes));
             Box::pin(speak(server, io, protocol, info, activity, phase)).await;
         }
         Ok(Err(error)) => {

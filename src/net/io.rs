@@ -21,8 +21,8 @@ const SMALL_BYTES: usize = 2048;
 /// not measured.
 const MAPPED_BYTES: usize = 32 * 1024;
 
-/// So many bytes of TLS's records are kept back while more are coming; rustls takes no more at 60 KiB (`conn.rs`).
-const CORKED_BYTES: usize = 48 * 1024;
+/// So many bytes of TLS's records are kept back while more are coming: three full ones, of which rustls then takes no more.
+pub(super) const CORKED_BYTES: usize = 48 * 1024;
 
 thread_local! {
     /// Where they are put together.
