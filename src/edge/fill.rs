@@ -106,7 +106,7 @@ impl Fill {
         }
     }
 
-    /// Fetches to the end, in a task of its own; within the origin's time for it, and where there is a turn.
+    /// Fetches to the end, in a task of its own, boxed; within the origin's time for it, and where there is a turn.
     pub(super) fn launch(mut self) {
         let treatment = &self.admitted.treatment;
         let turn = match self.edge.turn_of(treatment) {
@@ -117,7 +117,6 @@ impl Fill {
             }
         };
         let (flight, limit) = (self.lead.flight.clone(), treatment.origin.fill_timeout());
-        // Boxed: it is kilobytes long, and a task is moved several times on its way.
         tokio::spawn(Box::pin(async move {
             let _turn = turn;
             let mut run = std::pin::pin!(self.run());
@@ -172,7 +171,6 @@ impl Fill {
         }
         let request_time = self.edge.clock.now();
         let version = self.edge.store.version();
-        // Boxed, as in `interim::send`.
         let answering = Box::pin(self.admitted.treatment.origin.send(request));
         let mut response = trail::timed(self.trail.as_ref(), answering).await?;
         let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
@@ -316,7 +314,6 @@ impl Fill {
                     Err(_trailers) => continue,
                 },
                 Some(Err(error)) => {
-                    // Boxed: it is rare, and every fill would have room for it.
                     if let Some(rest) = Box::pin(self.resume(&head, received)).await {
                         body = rest;
                         continue;

@@ -33,7 +33,8 @@ pub(super) fn validator(status: StatusCode, headers: &HeaderMap, now: Millis) ->
 }
 
 impl Fill {
-    /// The rest of a body of which `received` bytes came; `None`: it can't be had.
+    /// The rest of a body of which `received` bytes came; `None`: it can't be had. Rare: who waits for it boxes it, or every
+    /// fill would have room for it.
     pub(super) async fn resume(&mut self, head: &Head, received: u64) -> Option<OriginBody> {
         let resumable = self.resumable.as_mut()?;
         if received == 0 || std::mem::replace(&mut resumable.at, received) != received {

@@ -139,6 +139,11 @@ fn surrogate_control(headers: &HeaderMap, surrogate: &str) -> Option<Directives>
         if named.eq_ignore_ascii_case(b"no-store") || named.eq_ignore_ascii_case(b"no-store-remote") {
             // A prohibition is heeded whoever it is meant for.
             directives.no_store = true;
+        } else if named.eq_ignore_ascii_case(b"must-revalidate")
+            || named.eq_ignore_ascii_case(b"proxy-revalidate")
+        {
+            // No words of this field, but clear ones. They forbid what is stale, and permit nothing.
+            directives.proxy_revalidate = true;
         } else if named.eq_ignore_ascii_case(b"max-age") {
             // As in Cache-Control, whitespace beside "=" is malformed.
             let lifetime = if named == name { surrogate_max_age(argument) } else { (Delta::Invalid, None) };

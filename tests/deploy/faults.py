@@ -203,6 +203,7 @@ LASTING = BURNS | {"LarderDiskTierDegraded"}
 
 
 def fire(stage, prometheus, faults, lasting):
+    """What fires of some faults. What it takes long to forget of them, and may fire only later, is added to `lasting`."""
     names = lambda: {name for name, _ in prometheus.firing()}
     with contextlib.ExitStack() as broken:
         begun = [broken.enter_context(fault(stage)) for fault in faults]
@@ -220,6 +221,7 @@ def fire(stage, prometheus, faults, lasting):
         except AssertionError:
             raise AssertionError(f"{due - names()} did not fire") from None
         fired = names()
+        lasting |= (due | may) & LASTING
         assert fired <= due | may, f"nobody broke what {fired - due - may} tells of"
     return fired
 
@@ -263,7 +265,6 @@ def real_faults_fire_their_alerts_and_no_others():
         for faults in ROUNDS:
             faults = [fault for fault in faults if has_disk or fault is not a_full_disk]
             fired = fire(stage, prometheus, faults, lasting)
-            lasting |= fired & LASTING
             if a_node_that_is_gone not in faults:
                 eventually(f"{fired - lasting} end", lambda: is_over(stage, prometheus, lasting))
         stage.visitor.is_over = True

@@ -93,6 +93,16 @@ fn surrogate_control_gives_a_lifetime_and_an_extension() {
 }
 
 #[test]
+fn a_surrogate_control_that_forbids_what_is_stale_permits_no_more_than_that() {
+    for word in ["must-revalidate", "proxy-revalidate", "Must-Revalidate"] {
+        let field = format!("{word}, content=\"ESI/1.0\", max-age=5+5");
+        let decided = decide(&headers(&[("surrogate-control", &field)])).directives;
+        assert!(decided.proxy_revalidate && !decided.must_revalidate, "{word}");
+        assert_eq!(decide(&headers(&[("surrogate-control", word)])).field, Field::CacheControl, "{word}");
+    }
+}
+
+#[test]
 fn surrogate_control_that_says_nothing_of_storage_decides_nothing() {
     for value in ["content=\"ESI/1.0\"", "max-age=5;other", "max-age=5;larder2", ""] {
         assert_eq!(decide(&headers(&[("surrogate-control", value)])).field, Field::CacheControl, "{value}");
