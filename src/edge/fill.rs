@@ -106,7 +106,7 @@ impl Fill {
         }
     }
 
-    /// Fetches to the end, in a task of its own, boxed; within the origin's time for it, and where there is a turn.
+    /// Fetches to the end, in a task of its own (boxed: tasks are moved); within the origin's time for it, and where there is a turn.
     pub(super) fn launch(mut self) {
         let treatment = &self.admitted.treatment;
         let turn = match self.edge.turn_of(treatment) {
