@@ -74,10 +74,20 @@ impl Head {
         key: CacheKey,
         status: StatusCode,
         headers: HeaderMap,
+        selecting: (VaryRule, VariantKey),
+        freshness: Freshness,
+    ) -> Self {
+        Self::of_compact(key, status, compact(&headers), selecting, freshness)
+    }
+
+    /// The same of fields whose values are [`compact`] already.
+    pub fn of_compact(
+        key: CacheKey,
+        status: StatusCode,
+        mut headers: HeaderMap,
         (vary, variant): (VaryRule, VariantKey),
         freshness: Freshness,
     ) -> Self {
-        let mut headers = compact(&headers);
         hold_places(&mut headers);
         let now = freshness.response_time;
         let secs =
@@ -321,8 +331,11 @@ impl Object {
 /// What other caches on the way said stays in front of our own word (RFC 9211 §2).
 fn hold_places(headers: &mut HeaderMap) {
     let lines: Vec<&[u8]> = headers.get_all(&CACHE_STATUS).iter().map(HeaderValue::as_bytes).collect();
-    let before = HeaderValue::from_bytes(&lines.join(&b", "[..]));
-    headers.insert(&CACHE_STATUS, before.unwrap_or(HeaderValue::from_static("")));
+    let before = match &lines[..] {
+        [] => HeaderValue::from_static(""),
+        lines => HeaderValue::from_bytes(&lines.join(&b", "[..])).unwrap_or(HeaderValue::from_static("")),
+    };
+    headers.insert(&CACHE_STATUS, before);
     headers.insert(header::AGE, HeaderValue::from_static("0"));
 }
 
@@ -330,7 +343,8 @@ fn hold_places(headers: &mut HeaderMap) {
 /// slice of the connection's read buffer, and would keep all of that alive for as long as the object
 /// is stored.
 pub fn compact(headers: &HeaderMap) -> HeaderMap {
-    let text: Vec<u8> = headers.values().flat_map(http::HeaderValue::as_bytes).copied().collect();
+    let mut text = Vec::with_capacity(headers.values().map(HeaderValue::len).sum());
+    headers.values().for_each(|value| text.extend_from_slice(value.as_bytes()));
     let mut text = Bytes::from(text);
     let mut compacted = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {

@@ -1,6 +1,7 @@
 //! What does the store have for this request, and may it be used?
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::{HeaderMap, header};
 
@@ -25,7 +26,7 @@ pub(super) enum Found {
     Revalidate(Arc<Object>),
     /// The URL is stored, but not for requests like this one.
     OtherVariant,
-    /// Perhaps on disk: to be loaded.
+    /// Perhaps on disk, where it has to be waited for.
     Cold,
     /// Nothing.
     Absent,
@@ -37,8 +38,21 @@ impl Edge {
     #[inline]
     pub(super) fn lookup(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
         match self.store.get(&admitted.key) {
-            None if self.store.may_load(&admitted.key) => Found::Cold,
+            None => self.lookup_on_disk(admitted, request, now),
             entry => judge(self, entry.as_deref(), admitted, request, now),
+        }
+    }
+
+    /// What is in the page cache is a hit like any other.
+    fn lookup_on_disk(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
+        let Poll::Ready(entry) = self.store.load_now(&admitted.key) else { return Found::Cold };
+        match judge(self, entry.as_deref(), admitted, request, now) {
+            Found::Fresh(object) | Found::Stale(object)
+                if !negotiate::body_of(&object, request, admitted).is_ready() =>
+            {
+                Found::Cold
+            }
+            found => found,
         }
     }
 

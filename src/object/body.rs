@@ -23,6 +23,9 @@ use crate::rules::key::KeyHash;
 const LEASE_MS: u64 = 2000;
 /// A slice is no longer than this, so that a slow client's next one is looked at again; a part is one.
 const SLICE_BYTES: u64 = 512 * 1024;
+/// Whether the pages of a part up to here are in memory is asked on the way of a hit, which costs less than to have
+/// another thread ask.
+const AT_ONCE_BYTES: u32 = 256 * 1024;
 /// What a mapped part costs in memory.
 const PART_OVERHEAD_BYTES: u64 = 192;
 
@@ -64,6 +67,8 @@ pub trait Pages: fmt::Debug + Send + Sync {
     fn segment(&self) -> u32;
     /// Brings a place into memory, its sum compared once a start; else the response under `key` is given up.
     fn fetch(self: Arc<Self>, place: Place, key: KeyHash) -> Answer;
+    /// Whether a place is in memory and as it was written, as far as that can be told at once.
+    fn is_here(&self, place: Place) -> bool;
     /// Whether its bytes are always in memory.
     fn is_resident(&self) -> bool;
     /// Whether its readers are to give it up.
@@ -121,12 +126,18 @@ impl Part {
         self.end - self.bytes.len() as u64
     }
 
-    fn is_leased(&self) -> bool {
-        now_ms() < self.leased_until.load(Relaxed)
+    /// Whether it can be read without a wait.
+    fn is_ready(&self) -> bool {
+        if self.pages.is_damaged() {
+            return false;
+        }
+        let is_leased = now_ms() < self.leased_until.load(Relaxed);
+        is_leased || (self.place.length <= AT_ONCE_BYTES && self.pages.is_here(self.place) && self.renew())
     }
 
-    fn renew(&self) {
+    fn renew(&self) -> bool {
         self.leased_until.fetch_max(now_ms() + LEASE_MS, Relaxed);
+        true
     }
 }
 
@@ -153,7 +164,7 @@ impl PartReader {
         if part.pages.is_revoked() {
             return Poll::Ready(Err(Lost));
         }
-        if self.answer.is_some() || !part.is_leased() || part.pages.is_damaged() {
+        if self.answer.is_some() || !part.is_ready() {
             let answer = self.answer.get_or_insert_with(|| part.pages.clone().fetch(part.place, part.key));
             let result = ready!(std::pin::Pin::new(answer).poll(cx));
             self.answer = None;
@@ -230,6 +241,11 @@ impl Body {
             Self::Heap { chunks, .. } => chunks,
             Self::Mapped(_) => &[],
         }
+    }
+
+    /// Whether its first bytes can be read without a wait.
+    pub fn is_ready(&self) -> bool {
+        self.parts().first().is_none_or(|part| !part.pages.is_revoked() && part.is_ready())
     }
 
     /// Waits until its first bytes can be read; false: they can't be.
@@ -428,6 +444,7 @@ mod tests {
     struct Fake {
         asked: Mutex<Vec<oneshot::Sender<Result<(), Lost>>>>,
         revoked: std::sync::atomic::AtomicBool,
+        is_here: std::sync::atomic::AtomicBool,
     }
 
     impl Pages for Fake {
@@ -438,6 +455,9 @@ mod tests {
             let (sender, receiver) = oneshot::channel();
             self.asked.lock().push(sender);
             receiver
+        }
+        fn is_here(&self, _: Place) -> bool {
+            self.is_here.load(Relaxed)
         }
         fn is_resident(&self) -> bool {
             false
@@ -476,6 +496,20 @@ mod tests {
         assert!(matches!(reader.poll_next(&mut cx), Poll::Ready(Some(Err(Lost)))));
         pages.revoked.store(true, Relaxed);
         assert!(matches!(Reader::new(body, 0..2).poll_next(&mut cx), Poll::Ready(Some(Err(Lost)))));
+    }
+
+    #[test]
+    fn what_is_in_memory_is_read_at_once() {
+        let pages = Arc::new(Fake::default());
+        let body = Arc::new(Body::mapped(vec![part(&pages, b"abc", 3)]));
+        assert!(!body.is_ready());
+        pages.is_here.store(true, Relaxed);
+        assert!(body.is_ready());
+        pages.is_here.store(false, Relaxed);
+        assert_eq!(read(&body, 0..3), ["abc"], "by the lease");
+        assert!(pages.asked.lock().is_empty());
+        pages.revoked.store(true, Relaxed);
+        assert!(!body.is_ready());
     }
 
     #[tokio::test]

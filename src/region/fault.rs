@@ -59,7 +59,7 @@ fn set_poison(is_poisoned: bool) {
 
 /// Runs `read` and tells whether every byte that it read was really there.
 ///
-/// For threads that are not connections. A page that an earlier fault replaced reads as zeroes without
+/// For what is not a connection's response; on a connection's thread, what that was poisoned by before stays. A page that an earlier fault replaced reads as zeroes without
 /// another fault: ask [`super::Mapping::is_bad`] afterwards.
 pub fn guarded<T>(read: impl FnOnce() -> T) -> Result<T, Poisoned> {
     let before = take_poison();

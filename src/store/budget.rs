@@ -32,6 +32,12 @@ impl Budget {
         })
     }
 
+    /// Whether there is room for `bytes` in the memory tier without anything having to go for them.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        // What responses still hold of what was evicted counts: to evict more does not free it.
+        self.gauge.load(Relaxed) + bytes <= self.limit && self.memory.has_room(bytes)
+    }
+
     /// Room for `bytes`, made by eviction if need be; `None`: there is none.
     pub(super) fn reserve(&self, bytes: u64) -> Option<Charge> {
         let mut charge = Charge::new(&self.gauge, 0);

@@ -187,6 +187,11 @@ impl MemoryTier {
         shard.peek(key).map_or(0, |_| shard.sketch.estimate(key).saturating_sub(1))
     }
 
+    /// Whether so much more fits without an eviction. What the windows leave unused for a moment does not count.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.main_used.load(Relaxed) + bytes <= self.main_capacity
+    }
+
     fn used(&self) -> u64 {
         self.window_used.load(Relaxed) + self.main_used.load(Relaxed)
     }

@@ -27,6 +27,7 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -135,7 +136,12 @@ impl Store {
         self.tier.may_have(key.hash())
     }
 
-    /// Reads what is stored under a key into memory.
+    /// Reads what is stored under a key, and not in memory, into it; pending when that has to wait for the disk.
+    pub fn load_now(&self, key: &CacheKey) -> Poll<Option<Arc<Entry>>> {
+        self.tier.load_now(key).map(|entry| entry.filter(|entry| entry.key() == key))
+    }
+
+    /// The same, waiting, of what may be in memory.
     pub async fn load(&self, key: &CacheKey) -> Option<Arc<Entry>> {
         match self.get(key) {
             Some(entry) => Some(entry),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -194,9 +195,13 @@ impl<'a> VariantMeta<'a> {
             names.map_err(|_| Bad::Shape)
         };
         let mut headers = HeaderMap::with_capacity(self.fields.len() + 2);
+        // Their values are in one allocation, as `object::compact` makes them.
+        let values: Vec<&[u8]> = self.fields.iter().map(|(_, value)| *value).collect();
+        let mut values = Bytes::from(values.concat());
         for (name, value) in &self.fields {
             let name: HeaderName = name.parse().map_err(|_| Bad::Shape)?;
-            headers.append(name, HeaderValue::from_bytes(value).map_err(|_| Bad::Shape)?);
+            let value = HeaderValue::from_maybe_shared(values.split_to(value.len()));
+            headers.append(name, value.map_err(|_| Bad::Shape)?);
         }
         let [response_time, initial_age_ms, fresh_until, swr_until, sie_until] = self.times;
         let freshness = Freshness {
@@ -212,7 +217,7 @@ impl<'a> VariantMeta<'a> {
         };
         let selecting = (VaryRule::new(names(&self.vary)?), VariantKey::from_bytes(self.variant));
         let status = StatusCode::from_u16(self.status).map_err(|_| Bad::Shape)?;
-        let mut head = Head::new(key.clone(), status, headers, selecting, freshness);
+        let mut head = Head::of_compact(key.clone(), status, headers, selecting, freshness);
         (head.version, head.generation) = (self.version, self.generation);
         if let Some(number) = self.negotiated {
             head.negotiate(offer_of(number).ok_or(Bad::Shape)?);

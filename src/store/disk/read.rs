@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -29,6 +30,9 @@ enum Failure {
     Bad(#[from] Bad),
 }
 
+/// What is read of a frame first: its meta is in it nearly always, and a small body.
+const FIRST_BYTES: u64 = 4096;
+
 /// A segment, held so that its slot stays its own, and what was read from it.
 type Read = (Arc<Segment>, Result<Option<Entry>, Failure>);
 
@@ -38,23 +42,31 @@ impl Tier {
         self.health.mode() != Mode::Off && (self.index.get(key).is_some() || self.is_pending(key))
     }
 
-    /// Reads what is stored under a key into memory.
-    pub(crate) async fn load(self: &Arc<Self>, key: &CacheKey) -> Option<Arc<Entry>> {
-        if let Some(pending) = self.pending(key.hash()) {
-            return match pending {
-                Pending::Put(entry) => Some(entry),
-                Pending::Removed => None,
-            };
+    /// Reads what is stored under a key into memory; pending when that has to wait for the disk.
+    pub(crate) fn load_now(&self, key: &CacheKey) -> Poll<Option<Arc<Entry>>> {
+        match self.pending(key.hash()) {
+            Some(Pending::Put(entry)) => return Poll::Ready(Some(entry)),
+            Some(Pending::Removed) => return Poll::Ready(None),
+            None if self.health.mode() == Mode::Off => return Poll::Ready(None),
+            None => {}
         }
-        if self.health.mode() == Mode::Off {
-            return None;
+        let Some(found) = self.index.get(key.hash()) else { return Poll::Ready(None) };
+        match self.read(key, found, true) {
+            Some((_, Err(Failure::Io(error)))) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            read => {
+                self.index.ask(key.hash());
+                Poll::Ready(self.keep(key, found, read))
+            }
+        }
+    }
+
+    /// The same, waiting.
+    pub(crate) async fn load(self: &Arc<Self>, key: &CacheKey) -> Option<Arc<Entry>> {
+        if let Poll::Ready(entry) = self.load_now(key) {
+            return entry;
         }
         let found = self.index.get(key.hash())?;
         self.index.ask(key.hash());
-        match self.read(key, found, true) {
-            Some((_, Err(Failure::Io(error)))) if error.kind() == io::ErrorKind::WouldBlock => {}
-            read => return self.keep(key, found, read),
-        }
         let (sender, receiver) = oneshot::channel();
         let (tier, key) = (self.clone(), key.clone());
         self.shared.pool.run(move || {
@@ -71,7 +83,7 @@ impl Tier {
     /// The bytes of the frame that the index points at, and its segment. Waits for the disk.
     pub(super) fn read_frame(&self, found: Found) -> io::Result<(Arc<Segment>, Vec<u8>)> {
         let segment = self.table.at(found.location.slot).ok_or(io::ErrorKind::NotFound)?;
-        let bytes = read_at(&segment, found, false)?;
+        let bytes = read_at(&segment, found, u64::MAX, false)?;
         Ok((segment, bytes))
     }
 
@@ -134,9 +146,17 @@ impl Tier {
         found: Found,
         no_wait: bool,
     ) -> Result<Option<Entry>, Failure> {
-        let bytes = read_at(segment, found, no_wait)?;
+        let length = u64::from(found.length);
+        // Twice, since it weighs more in memory, and the last place of a full tier is not for who comes by chance.
+        let has_room = length <= FIRST_BYTES || self.budget.has_room(2 * length);
+        // What waits for the disk brings in all at once.
+        let first = if has_room || !no_wait { length } else { FIRST_BYTES };
+        let mut bytes = read_at(segment, found, first, no_wait)?;
         let frame = Frame::decode(&bytes, segment.id, found.location.offset)?;
         let body_at = format::HEADER_BYTES + frame.meta_bytes as usize;
+        if body_at > bytes.len() {
+            bytes = read_at(segment, found, body_at as u64, no_wait)?;
+        }
         let meta = bytes.get(format::HEADER_BYTES..body_at).ok_or(Bad::Shape)?;
         if Sum::of(meta) != frame.sum {
             return Err(Bad::Sum.into());
@@ -147,7 +167,7 @@ impl Tier {
             return Ok(None);
         }
         let must_revalidate = found.must_revalidate || frame.flags & FLAG_MUST_REVALIDATE != 0;
-        let own = Own { segment, bytes: &bytes, body_at, frame_at: found.location.offset };
+        let own = Own { segment, bytes: &bytes, body_at, frame_at: found.location.offset, has_room };
         let mut variants = Vec::with_capacity(meta.variants.len());
         for variant in &meta.variants {
             if let Some(object) = self.object(key, variant, &own)? {
@@ -218,6 +238,7 @@ impl Tier {
         own: &Own<'_>,
     ) -> Result<Option<(Body, Option<Place>)>, Failure> {
         if let [part] = parts
+            && own.has_room
             && part.segment() == OWN
             && u64::from(part.place().length) <= self.limits.inline
         {
@@ -254,6 +275,9 @@ struct Own<'a> {
     bytes: &'a [u8],
     body_at: usize,
     frame_at: u32,
+    /// Whether the memory tier has room for its bodies. Else they are served from the mapping: reading, comparing and
+    /// copying what pushes out something else, and is soon pushed out itself, cost more than all the rest of a hit.
+    has_room: bool,
 }
 
 impl Own<'_> {
@@ -267,10 +291,11 @@ impl Own<'_> {
     }
 }
 
-/// The index rounds lengths up, so a frame at a segment's end is asked for only as far as it may go.
-fn read_at(segment: &Segment, found: Found, no_wait: bool) -> io::Result<Vec<u8>> {
+/// A frame, or the first `bytes` of it. The index rounds lengths up, so a frame at a segment's end is asked for only as far
+/// as it may go.
+fn read_at(segment: &Segment, found: Found, bytes: u64, no_wait: bool) -> io::Result<Vec<u8>> {
     let offset = u64::from(found.location.offset);
-    let length = u64::from(found.length).min(segment.length.saturating_sub(offset));
+    let length = u64::from(found.length).min(bytes).min(segment.length.saturating_sub(offset));
     let mut bytes = vec![0; length as usize];
     segment.file().read_at(&mut bytes, offset, no_wait)?;
     Ok(bytes)

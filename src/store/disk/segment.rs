@@ -28,6 +28,8 @@ use crate::store::versions::Versions;
 
 /// What is read ahead behind a place that was asked for.
 const READ_AHEAD_BYTES: u64 = 1024 * 1024;
+/// The sum of a place up to here is compared by who asks for it: some 10 us, once a start.
+const COMPARED_AT_ONCE_BYTES: u32 = 32 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -266,10 +268,18 @@ impl Segment {
                 return Err(Lost);
             }
         }
-        let Some(verified) = &self.verified else { return Ok(()) };
-        if verified.lock().contains(&place.offset) {
+        self.compare(place)
+    }
+
+    fn is_compared(&self, place: Place) -> bool {
+        self.verified.as_ref().is_none_or(|verified| verified.lock().contains(&place.offset))
+    }
+
+    /// Compares the sum of a place that is in memory, once a start.
+    fn compare(&self, place: Place) -> Result<(), Lost> {
+        let Some(verified) = self.verified.as_ref().filter(|_| !self.is_compared(place)) else {
             return Ok(());
-        }
+        };
         let bytes = self.slice(place.offset, place.length).ok_or(Lost)?;
         // A page that another reader found missing reads as zeroes from then on, without a fault.
         let Some(sum) = region::guarded(|| Sum::of(&bytes)).ok().filter(|_| !self.is_bad()) else {
@@ -315,6 +325,13 @@ impl Pages for Segment {
             }
         });
         receiver
+    }
+
+    fn is_here(&self, place: Place) -> bool {
+        let range = u64::from(place.offset)..u64::from(place.offset) + u64::from(place.length);
+        let is_in_memory = |mapping: &Mapping| !mapping.is_bad() && mapping.is_resident(range);
+        let may_compare = place.length <= COMPARED_AT_ONCE_BYTES || self.is_compared(place);
+        may_compare && self.mapping.mapping.as_ref().is_some_and(is_in_memory) && self.compare(place).is_ok()
     }
 
     fn is_resident(&self) -> bool {

@@ -169,8 +169,10 @@ impl Rig {
         }
     }
 
-    /// What a request would get: each body is read, and its bytes compared.
+    /// What a request would get: each body is read, and its bytes compared. Every other key finds memory full, and so its
+    /// bodies where they lie.
     fn look(&self, n: u32) -> Vec<Seen> {
+        let _full = (n % 2 == 1).then(|| self.full_memory());
         let Some(entry) = self.wait(self.store.load(&key(n))) else { return Vec::new() };
         entry.variants().iter().map(|object| self.see(object)).collect()
     }
@@ -182,6 +184,11 @@ impl Rig {
             assert!(*bytes == content(id, object.body.len() as usize), "wrong bytes of {id}");
         }
         Seen { variant, id, is_invalidated: object.is_invalidated(), is_readable: read.is_some() }
+    }
+
+    /// Memory without any room, while this lives.
+    fn full_memory(&self) -> Charge {
+        Charge::new(self.store.gauge(), self.store.budget.limit)
     }
 
     /// Forgets what is in memory, so that the next look is at the disk.

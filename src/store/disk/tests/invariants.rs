@@ -138,3 +138,33 @@ fn parts_are_cut_exactly() {
         }
     }
 }
+
+/// What memory has no room for is served from where it lies, however it got there, and nothing has to go for it.
+#[test]
+fn without_room_in_memory_bodies_stay_on_disk() {
+    let rig = Rig::open(&SimDisk::new(1), 8 * MIB).unwrap();
+    for (n, length) in [(1, 100), (2, 10_000), (3, INLINE as usize)] {
+        assert!(rig.fill(n, "a", u64::from(n), length, true));
+    }
+    let rig = Rig::open(&rig.close(), 8 * MIB).unwrap();
+    for n in 1..4 {
+        let load = || rig.wait(rig.store.load(&key(n))).unwrap().variants()[0].clone();
+        let loaded = load();
+        assert!(loaded.body.parts().is_empty() && loaded.tier() == "memory" && rig.see(&loaded).is_readable);
+        rig.forget_memory();
+        let full = rig.full_memory();
+        let found = load();
+        assert_eq!(found.body.parts().len(), 1, "{n}");
+        assert_eq!((found.tier(), found.body.len()), ("disk", loaded.body.len()));
+        assert!(rig.see(&found).is_readable);
+        // Renewed, it is found in the frame of its first head.
+        let mut head = head(n, "a", u64::from(n), rig.store.version());
+        head.generation = found.head.generation;
+        rig.store.refresh(Arc::new(found.renewed(Arc::new(head), rig.store.gauge())), MAX_VARIANTS);
+        drop(full);
+        rig.forget_memory();
+        let renewed = load();
+        assert!(rig.see(&renewed).is_readable);
+        assert_eq!(renewed.body.parts()[0].place(), found.body.parts()[0].place());
+    }
+}
