@@ -20,6 +20,7 @@ H2_STREAMS: dict[str, int] = {"1k": 8, "16k": 8, "100k": 4, "1m": 4, "10m": 2}
 
 # A hit from disk: so many objects, asked for in random order, that the memory tier of `DISK_TIER_MEMORY` holds few of them.
 DISK_TIER_MEMORY = "1MiB"
+DISK_TIER_MEMORY_BYTES = MIB
 SPREAD: dict[str, int] = {"1k": 15_000, "16k": 4_000, "100k": 1_000, "1m": 64, "10m": 16}
 HANDSHAKE_CLIENTS = 8
 IDLE_CONNECTIONS = 5_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import ssl
 import time
@@ -59,10 +58,9 @@ def measure(kind: type[Peer], cell: Cell, etag: str, number: int, ground: Rig) -
 
 
 def _allow_files(needed: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if needed > hard:
-        raise probe.Wrong(f"{needed} open files are needed: the limit is {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    limit = machine.allow_files(needed)
+    if needed > limit:
+        raise probe.Wrong(f"{needed} open files are needed: the limit is {limit}")
 
 
 def _served(server: Peer, cell: Cell) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import resource
 import time
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -68,6 +69,16 @@ def core_seconds(core: int) -> tuple[float, float]:
             user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[:8])
             return (user + nice + system + irq + softirq + steal) / CLOCK_TICKS, steal / CLOCK_TICKS
     raise RuntimeError(f"this machine has no core {core}")
+
+
+def allow_files(needed: int) -> int:
+    """Raises the limit on open files, of this process and those that it starts, as far as it may be; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), max(hard, needed)))
+    except (ValueError, PermissionError):  # only root may raise the hard one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def memory_kib(pids: set[int]) -> tuple[int, int]:
