@@ -238,10 +238,21 @@ impl Object {
         renewed
     }
 
-    /// All that lies in the log of it: its body's parts, and those of its encodings.
-    pub fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
+    /// Its body, and those of its encodings.
+    pub fn bodies(&self) -> impl Iterator<Item = &Arc<Body>> {
         let encoded = self.encodings.iter().flat_map(|encodings| encodings.bodies());
-        self.body.parts().iter().chain(encoded.flat_map(|body| body.parts()))
+        std::iter::once(&self.body).chain(encoded)
+    }
+
+    /// All that lies in the log of it.
+    pub fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
+        self.bodies().flat_map(|body| body.parts())
+    }
+
+    /// Whether its body is in the log, and so perhaps others that were read with it.
+    #[inline]
+    pub fn is_mapped(&self) -> bool {
+        !self.body.parts().is_empty()
     }
 
     /// Where its body is: `memory` or `disk`.

@@ -58,6 +58,21 @@ def client() -> pathlib.Path:
     return _ours("CLIENT_BIN", "bench-client", HERE / "client" / "Cargo.toml")
 
 
+def lead_by_profiles() -> None:
+    """Has `larder` be what deploy/pgo makes; made first if there is none of this tree's sources as they are."""
+    made = _target() / "pgo" / "larder"
+    sources = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", *(ROOT / "src").rglob("*.rs")]
+    if not made.exists() or made.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        print("building larder, twice", flush=True)
+        if subprocess.run([str(ROOT / "deploy" / "pgo")]).returncode != 0:
+            raise Missing("deploy/pgo failed")
+    os.environ["LARDER_BIN"] = str(made)
+
+
+def _target() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+
+
 def _ours(variable: str, name: str, manifest: pathlib.Path) -> pathlib.Path:
     given = os.environ.get(variable)
     if given:
@@ -69,7 +84,7 @@ def _ours(variable: str, name: str, manifest: pathlib.Path) -> pathlib.Path:
         raise Missing(f"no {manifest}; set {variable} to a built {name}")
     if shutil.which("cargo") is None:
         raise Missing(f"cargo is missing; install Rust, or set {variable} to a built {name}")
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+    target = _target()
     command = ["cargo", "build", "--release", "--quiet", "--manifest-path", str(manifest), "--target-dir", str(target)]
     print(f"building {name}", flush=True)
     if subprocess.run(command).returncode != 0:

@@ -37,31 +37,32 @@ pub(super) enum Found {
 impl Edge {
     #[inline]
     pub(super) fn lookup(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
-        match self.store.get(&admitted.key) {
-            None => self.lookup_on_disk(admitted, request, now),
-            entry => judge(self, entry.as_deref(), admitted, request, now),
-        }
-    }
-
-    /// What is in the page cache is a hit like any other.
-    fn lookup_on_disk(&self, admitted: &Admitted, request: &HeaderMap, now: Millis) -> Found {
-        let Poll::Ready(entry) = self.store.load_now(&admitted.key) else { return Found::Cold };
-        match judge(self, entry.as_deref(), admitted, request, now) {
-            Found::Fresh(object) | Found::Stale(object)
-                if !negotiate::body_of(&object, request, admitted).is_ready() =>
+        let entry = match self.store.get(&admitted.key) {
+            Some(entry) => Some(entry),
+            // What is in the page cache is a hit like any other.
+            None => match self.store.load_now(&admitted.key) {
+                Poll::Ready(entry) => entry,
+                Poll::Pending => return Found::Cold,
+            },
+        };
+        let found = judge(self, entry.as_deref(), admitted, request, now);
+        match &found {
+            Found::Fresh(object) | Found::Stale(object) | Found::Revalidate(object)
+                if object.is_mapped() && !negotiate::body_of(object, request, admitted).is_ready() =>
             {
                 Found::Cold
             }
-            found => found,
+            _ => found,
         }
     }
 
-    /// The same once what is on disk has been read.
+    /// The same once what is on disk has been read: what can't be is not there. Before the head is sent, and before the
+    /// origin is asked whether it is still right.
     pub(super) async fn load(&self, admitted: &Admitted, request: &HeaderMap) -> Found {
         let entry = self.store.load(&admitted.key).await;
         let found = judge(self, entry.as_deref(), admitted, request, self.clock.now());
         match found {
-            Found::Fresh(object) | Found::Stale(object)
+            Found::Fresh(object) | Found::Stale(object) | Found::Revalidate(object)
                 if !negotiate::body_of(&object, request, admitted).is_readable().await =>
             {
                 judge(self, None, admitted, request, self.clock.now())

@@ -130,13 +130,23 @@ fn missing(node: &Node, revisions: &Revisions, paths: &[String]) -> Vec<String> 
 
 #[test]
 fn damaged_files_cost_only_what_was_in_them() {
+    cost_only_what_was_in_them("16MiB", 100);
+}
+
+/// Where memory has no room, small bodies are served from the files too.
+#[test]
+fn so_they_do_where_memory_has_no_room() {
+    cost_only_what_was_in_them("1MiB", 50);
+}
+
+fn cost_only_what_was_in_them(memory: &str, trials: u64) {
     let _alone = heavy();
-    let trials = setting("LARDER_DAMAGE_TRIALS", 100);
+    let trials = setting("LARDER_DAMAGE_TRIALS", trials);
     let mut random = Random::new(seed("LARDER_DAMAGE_SEED"));
     let (revisions, paths) = (Revisions::start(), paths());
     let builder = node(&revisions.origin).cache("honor_request_cache_control = true");
     let store = "segment = \"1MiB\"\nmax_object = \"2MiB\"";
-    let mut node = builder.memory("16MiB").disk("64MiB").store(store).start();
+    let mut node = builder.memory(memory).disk("64MiB").store(store).start();
     for path in &paths {
         node.get(path).assert_status(200);
     }

@@ -305,8 +305,10 @@ impl Writer {
             entry.variants().iter().any(|v| v.body.parts().first().is_some_and(|p| Arc::ptr_eq(p, part)))
         };
         for object in old.variants() {
+            // Smaller ones lie in the frame of their response, which was accounted for.
+            let has_frames = |body: &&Arc<Body>| body.len() > self.tier.limits.inline;
             if object.body.parts().first().is_some_and(|first| !is_kept(first)) {
-                for part in object.parts() {
+                for part in object.bodies().filter(has_frames).flat_map(|body| body.parts()) {
                     let (id, place) = part.place();
                     if let Some(segment) = self.tier.table.get(id) {
                         segment.account(-(format::frame_length(u64::from(place.length)) as i64));

@@ -30,7 +30,7 @@ enum Failure {
     Bad(#[from] Bad),
 }
 
-/// What is read of a frame first: its meta is in it nearly always, and a small body.
+/// What is read of a frame first: its meta is in it nearly always, and a body that costs less to copy than to leave there.
 const FIRST_BYTES: u64 = 4096;
 
 /// A segment, held so that its slot stays its own, and what was read from it.
