@@ -28,10 +28,12 @@ mod body;
 mod charge;
 mod compared;
 mod encodings;
+mod part;
 
-pub use body::{Answer, Body, Growing, Lost, Pages, Part, PartReader, Place, Reader, Sum};
+pub use body::{Body, Growing, Reader};
 pub use charge::{CHUNK_OVERHEAD_BYTES, Charge, charged_chunk};
 pub use encodings::{CodingSet, Delta, Encoded, Encodings, Made, Negotiated, Offer};
+pub use part::{Answer, Lost, Pages, Part, PartReader, Place, Sum};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
