@@ -73,8 +73,9 @@ def _provenance(runs: list[Figures]) -> list[str]:
     if any(run.get("provisional") for run in runs):
         lines += ["*Provisional: of short runs that prove nothing; measured again before a release.*", ""]
     lines.append(
-        "Medians of all runs. Ratios are of each run, with a ? where its rounds spread by more than 10 % (IQR). An aim is held "
-        "when there is a conclusive run and none that misses it. refused: an answer was not right, so there are no figures."
+        "Medians of all runs. Ratios are of each run, with a ? where its rounds spread by more than 10 % (IQR). A run tells of an "
+        "aim when they spread by less, or when both quartiles lie on one side of it; an aim is held when one tells and none that "
+        "tells misses it. refused: an answer was not right, so there are no figures."
     )
     lines.append("")
     for number, run in enumerate(runs, 1):
@@ -120,7 +121,7 @@ def _ratios(found: list[Figures | None]) -> str:
 
 
 def held(aim: Target, cells: list[Figures]) -> str:
-    """"yes" or "no" by the conclusive runs; "open" where there is none for a part of the aim."""
+    """"yes" or "no" by the runs that tell; "open" where there is none for a part of the aim."""
     verdicts: list[bool | None] = []
     for limit, is_floor in ((aim.peer, False), (aim.floor, True)):
         if limit is not None:
@@ -134,11 +135,11 @@ def held(aim: Target, cells: list[Figures]) -> str:
 
 
 def _tells(cell: Figures, limit: float, is_floor: bool) -> bool:
-    """Whether a run is conclusive. A p99 always spreads: there it is enough that both quartiles are on one side."""
+    """Whether a run is conclusive, or its rounds spread on one side of the limit: both quartiles are there."""
     found = _ratio(cell, FLOOR if is_floor else cell["best_peer"])
     if found is None:
         return False
-    return found["conclusive"] or (cell["metric"] == "p99_us" and (found["upper"] <= limit or found["lower"] > limit))
+    return found["conclusive"] or found["upper"] <= limit or found["lower"] > limit
 
 
 def _all_at_most(limit: float, values: list[float]) -> bool | None:
