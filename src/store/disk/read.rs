@@ -276,7 +276,7 @@ struct Own<'a> {
     body_at: usize,
     frame_at: u32,
     /// Whether the memory tier has room for its bodies. Else they are served from the mapping: reading, comparing and
-    /// copying what pushes out something else, and is soon pushed out itself, cost more than all the rest of a hit.
+    /// copying what pushes out something else, and is soon pushed out itself, cost a quarter of a hit of 16 KiB.
     has_room: bool,
 }
 

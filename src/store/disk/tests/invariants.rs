@@ -139,7 +139,7 @@ fn parts_are_cut_exactly() {
     }
 }
 
-/// What memory has no room for is served from where it lies, however it got there, and nothing has to go for it.
+/// What memory has no room for is served from where it lies, under a renewed head, too.
 #[test]
 fn without_room_in_memory_bodies_stay_on_disk() {
     let rig = Rig::open(&SimDisk::new(1), 8 * MIB).unwrap();
