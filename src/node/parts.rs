@@ -138,11 +138,17 @@ pub(super) fn comparison(edge: &Arc<LiveEdge>) -> impl Fn(&str, &[Box<str>], u64
     }
 }
 
-/// The log of purges lies beside what it purges; what is in memory only needs no log. On a read-only
+/// The log of purges lies beside what it purges; what is in memory only needs no log of its own, but a store in `directory`
+/// that is not used now has one. On a read-only
 /// disk the node goes on with a copy, so that no purge is forgotten now, though those to come may be by
 /// a restart.
-pub(super) fn open_purges(store: &store::Config, clock: Clock) -> Result<Arc<Purges>, purge::OpenError> {
-    let config = |path| purge::Config { path, ..purge::Config::default() };
+pub(super) fn open_purges(
+    store: &store::Config,
+    directory: &Path,
+    clock: Clock,
+) -> Result<Arc<Purges>, purge::OpenError> {
+    let unused = Some(directory.to_owned());
+    let config = |path| purge::Config { path, unused: unused.clone(), ..purge::Config::default() };
     match Purges::open(config(store.disk.path.clone()), clock) {
         Err(purge::OpenError::Io { path, source }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
             tracing::error!(

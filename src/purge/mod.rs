@@ -38,6 +38,7 @@ mod probe;
 mod reader;
 mod selector;
 mod table;
+mod unused;
 mod writer;
 
 #[cfg(test)]
@@ -77,13 +78,15 @@ const QUEUE_UNITS: usize = 1024;
 pub struct Config {
     /// The store's directory, which is there and locked; `None`: in memory only.
     pub path: Option<PathBuf>,
+    /// A directory where a store may be that is not used now; of no meaning beside `path`.
+    pub unused: Option<PathBuf>,
     /// Past purges that are kept for people, at most.
     pub history: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { path: None, history: 10_000 }
+        Self { path: None, unused: None, history: 10_000 }
     }
 }
 

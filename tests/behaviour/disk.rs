@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::support::node::{Node, node};
 use crate::support::origin::{FRESH, Origin};
-use crate::support::request::get;
+use crate::support::request::{get, request};
 use crate::support::{assert_same_bytes, eventually, pattern};
 
 const DISK: &str = "64MiB";
@@ -42,6 +42,37 @@ fn small_and_large_responses_survive_a_restart_and_a_kill() {
     for path in ["/small", "/large", "/empty"] {
         assert_eq!(origin.count(path), 1, "{path}");
     }
+    node.assert_no_panic();
+}
+
+/// Ends the node and starts it with a disk tier of another size, over the same folder.
+#[track_caller]
+fn with_disk(node: Node, before: &str, after: &str) -> Node {
+    node.edit(&format!("disk = \"{before}\""), &format!("disk = \"{after}\""));
+    node.restarted(Signal::TERM)
+}
+
+#[test]
+fn a_node_without_a_disk_tier_may_get_one_later() {
+    let origin = Origin::with("/small", FRESH, "small body");
+    let node = with_disk(node(&origin).disk("0").start(), "0", DISK);
+    node.get("/small").assert_fwd("uri-miss");
+    await_written(&node, 1);
+    node.restarted(Signal::TERM).get("/small").assert_hit();
+}
+
+#[test]
+fn what_was_purged_while_there_was_no_disk_tier_does_not_come_back_with_it() {
+    let origin = Origin::with("/small", FRESH, "small body");
+    let node = node(&origin).disk(DISK).start();
+    node.get("/small").assert_fwd("uri-miss");
+    await_written(&node, 1);
+    let node = with_disk(node, DISK, "0");
+    let all = request("POST", "/v1/purges").with("Authorization", format!("Bearer {}", node.token()));
+    node.ask_admin(&all.body(r#"{ "all": true }"#)).assert_status(201);
+    let node = with_disk(node, "0", DISK);
+    origin.fixed("/small", 200, FRESH, "another body");
+    node.get("/small").assert_body("another body");
     node.assert_no_panic();
 }
 

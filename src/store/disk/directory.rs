@@ -15,8 +15,9 @@ use super::io::{Directory, Disk, Memory};
 /// Says that a directory is a store, and of which format.
 const MARKER: &str = "FORMAT";
 const MARKER_TEXT: &str = "larder store, format ";
-/// What other parts of the node keep beside the segments.
-const NEIGHBOURS: [&str; 5] = ["node.id", "admin.token", "demo-cert.pem", "demo-key.pem", "lost+found"];
+/// What other parts of the node keep beside the segments. A node without a disk tier keeps them there too, and may get one later.
+const NEIGHBOURS: [&str; 7] =
+    ["node.id", "admin.token", "audit.log", "idempotency.log", "demo-cert.pem", "demo-key.pem", "lost+found"];
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
