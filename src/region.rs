@@ -39,6 +39,7 @@ use parking_lot::Mutex;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect};
+use rustix::thread::{disable_transparent_huge_pages, transparent_huge_pages_are_disabled};
 
 use fault::{BAD, Slot, find, page_bytes, register, unregister};
 pub use fault::{
@@ -47,11 +48,15 @@ pub use fault::{
 
 /// Pages that one `mincore` is asked about.
 const PAGES_AT_ONCE: usize = 256;
+/// Bytes of a huge page, where the kernel has them and pages of 4 KiB.
+pub const HUGE_PAGE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// One reserved range of addresses, cut into slots of equal size.
 #[derive(Debug)]
 pub struct Arena {
     range: MmapRaw,
+    /// Where the first slot begins in it.
+    lead: usize,
     slot_bytes: usize,
     slots: Box<[Slot]>,
     free: Mutex<Vec<usize>>,
@@ -60,22 +65,25 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Reserves addresses for `slots` slots of `slot_bytes`, rounded up to whole pages; no memory.
+    /// Reserves addresses for `slots` slots of `slot_bytes`, rounded up to whole pages; no memory. Slots that
+    /// could hold a huge page begin where one can be mapped.
     pub fn reserve(slots: usize, slot_bytes: u64) -> io::Result<Arc<Self>> {
         install();
         let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "no such range of addresses");
-        let slot_bytes =
-            usize::try_from(slot_bytes).ok().and_then(|n| n.checked_next_multiple_of(page_bytes()));
+        let unit = if slot_bytes < HUGE_PAGE_BYTES { page_bytes() } else { HUGE_PAGE_BYTES as usize };
+        let slot_bytes = usize::try_from(slot_bytes).ok().and_then(|n| n.checked_next_multiple_of(unit));
         let slot_bytes = slot_bytes.ok_or_else(invalid)?;
         let bytes = slot_bytes.checked_mul(slots).filter(|bytes| *bytes > 0).ok_or_else(invalid)?;
-        let range = MmapRaw::from(MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?);
+        let reserved = bytes.checked_add(unit - page_bytes()).ok_or_else(invalid)?;
+        let range = MmapRaw::from(MmapOptions::new().len(reserved).no_reserve_swap().map_anon()?);
         // SAFETY: the range was mapped above and nothing refers into it yet.
-        unsafe { mprotect(range.as_mut_ptr().cast(), bytes, MprotectFlags::empty()) }?;
+        unsafe { mprotect(range.as_mut_ptr().cast(), reserved, MprotectFlags::empty()) }?;
         let states: Box<[Slot]> = (0..slots).map(|_| Slot::free()).collect();
-        let start = range.as_ptr().addr();
+        let start = range.as_ptr().addr().next_multiple_of(unit);
+        let lead = start - range.as_ptr().addr();
         let entry = register(start..start + bytes, slot_bytes, &states)?;
         let free = Mutex::new((0..slots).rev().collect());
-        Ok(Arc::new(Self { range, slot_bytes, slots: states, free, entry }))
+        Ok(Arc::new(Self { range, lead, slot_bytes, slots: states, free, entry }))
     }
 
     /// Maps the first `len` bytes of a file, shared and read-only, into a free slot.
@@ -112,7 +120,7 @@ impl Arena {
     fn start_of(&self, slot: usize) -> *mut u8 {
         debug_assert!(slot < self.slots());
         // SAFETY: every slot lies in the range.
-        unsafe { self.range.as_mut_ptr().add(slot * self.slot_bytes) }
+        unsafe { self.range.as_mut_ptr().add(self.lead + slot * self.slot_bytes) }
     }
 
     /// Puts the reservation back in place of what is mapped. A slot where that fails stays as it is and is
@@ -222,6 +230,26 @@ impl Mapping {
             // SAFETY: the pages are mapped as long as `self`; the advice changes no byte.
             let _ = unsafe { madvise(at.cast(), bytes, Advice::WillNeed) };
         }
+    }
+
+    /// Has the kernel put the pages of a memory file together to huge ones, so that `sendfile` looks up one page of it
+    /// instead of 512. Something must be written wherever a huge page is to be. It takes up to some milliseconds for each.
+    ///
+    /// The process as a whole may have none (`main.rs`): they are allowed for as long as this takes. It fails with `EINVAL`
+    /// where there are none, as before Linux 6.1, and otherwise when no memory lies together.
+    pub fn collapse(&self) -> io::Result<()> {
+        let are_disabled = transparent_huge_pages_are_disabled()?;
+        if are_disabled {
+            disable_transparent_huge_pages(false)?;
+        }
+        let at = self.arena.start_of(self.slot);
+        // SAFETY: `len` bytes are mapped as long as `self`; where they lie in memory changes none of them.
+        let result = unsafe { libc::madvise(at.cast(), self.len as usize, libc::MADV_COLLAPSE) };
+        let result = if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        if are_disabled {
+            disable_transparent_huge_pages(true)?;
+        }
+        result
     }
 
     /// Start and length of the pages that hold the range; `None` when it is no range of the mapping.

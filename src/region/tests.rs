@@ -303,3 +303,30 @@ fn a_sigbus_that_was_sent_ends_the_process() {
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::BUS).unwrap();
     thread::sleep(std::time::Duration::from_secs(20));
 }
+
+#[test]
+fn a_memory_file_gets_huge_pages_though_the_process_has_none() {
+    let length = 2 * HUGE_PAGE_BYTES;
+    let file = File::from(rustix::fs::memfd_create("huge", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    file.set_len(length).unwrap();
+    for (byte, at) in [(1, 0), (2, HUGE_PAGE_BYTES)] {
+        std::os::unix::fs::FileExt::write_all_at(&file, &[byte], at).unwrap();
+    }
+    disable_transparent_huge_pages(true).unwrap();
+    // Its slots are longer than the file, and the second one begins at a huge page too.
+    let arena = Arena::reserve(2, length + 1).unwrap();
+    let (_first, mapping) = (map(&arena, &file), map(&arena, &file));
+    let result = mapping.collapse();
+    assert!(transparent_huge_pages_are_disabled().unwrap());
+    let bytes = mapping.as_ref();
+    assert_eq!((bytes[0], bytes[1], bytes[HUGE_PAGE_BYTES as usize]), (1, 0, 2));
+    if let Err(error) = result {
+        assert_ne!(error.raw_os_error(), Some(libc::EFAULT), "{error}");
+        return;
+    }
+    let start = format!("{:x}-", bytes.as_ptr().addr());
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps.lines().skip_while(|line| !line.starts_with(&start));
+    let huge = lines.find_map(|line| line.strip_prefix("ShmemPmdMapped:")).unwrap();
+    assert_eq!(huge.trim(), "4096 kB");
+}

@@ -29,6 +29,8 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev, retry_on_intr};
 
+use super::spare::Spare;
+
 /// Buffers that the kernel takes in one call (`IOV_MAX`).
 const MAX_BUFFERS: usize = 1024;
 /// Stored responses are nobody's business but the node's.
@@ -39,6 +41,11 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// Makes a new file of `len` bytes, preallocated. Fails with `AlreadyExists`, `StorageFull` or `QuotaExceeded`
     /// among others, and leaves nothing then.
     fn create(&self, id: u32, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Has the next file of so many bytes ready before it is made; whether that takes as much memory.
+    fn prepare(&self, _len: u64) -> bool {
+        false
+    }
 
     /// A new file that nobody else can open, and whose bytes are free when it is closed.
     fn create_nameless(&self, _len: u64) -> io::Result<Arc<dyn DiskFile>> {
@@ -207,20 +214,25 @@ impl DiskFile for SegmentFile {
     }
 }
 
-/// Files without names or a disk. Their pages come as they are written: preallocating would zero all of them first, and
-/// there is no disk that could be full.
+/// Files without names or a disk. Their pages come as they are written, or all at once where one is [ready](Spare).
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     files: Mutex<BTreeMap<u32, Arc<MemoryFile>>>,
+    spare: Spare,
 }
 
 impl Disk for Memory {
+    fn prepare(&self, len: u64) -> bool {
+        self.spare.prepare(len)
+    }
+
     fn create(&self, id: u32, len: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut files = self.files.lock();
         if files.contains_key(&id) {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let file = Arc::new(MemoryFile(memory_file(len)?));
+        let ready = self.spare.take(len);
+        let file = Arc::new(MemoryFile(ready.map_or_else(|| memory_file(len), Ok)?));
         files.insert(id, file.clone());
         Ok(file)
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::DiskConfig;
+use crate::region::HUGE_PAGE_BYTES;
 
 /// Segments that the budget is cut into at least; a smaller budget has smaller segments. One to two of
 /// them are always on their way in or out and hold little.
@@ -28,7 +29,10 @@ impl Limits {
         let (share, of) = MEMORY_SHARE;
         let bytes = if config.path.is_some() { config.bytes } else { budget / of * share };
         let most = (bytes / MIN_SEGMENTS).max(MIN_SEGMENT_BYTES);
-        let segment = config.segment_bytes.min(most) / MIN_SEGMENT_BYTES * MIN_SEGMENT_BYTES;
+        let segment = config.segment_bytes.min(most);
+        let is_in_huge_pages = config.path.is_none() && segment >= HUGE_PAGE_BYTES;
+        let unit = if is_in_huge_pages { HUGE_PAGE_BYTES } else { MIN_SEGMENT_BYTES };
+        let segment = segment / unit * unit;
         // More segments than the index can tell apart are never made.
         let segment =
             segment.max(bytes.div_ceil(u64::from(u16::MAX) - 1).next_multiple_of(MIN_SEGMENT_BYTES));

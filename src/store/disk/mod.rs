@@ -41,6 +41,7 @@ mod scan;
 mod segment;
 #[cfg(test)]
 mod sim;
+mod spare;
 mod stats;
 mod table;
 
@@ -61,6 +62,7 @@ use super::holds::Holds;
 use super::metrics::DiskCounters;
 use super::versions::Versions;
 use super::warm::Wants;
+use crate::object::Charge;
 use crate::region::Arena;
 use crate::rules::key::KeyHash;
 use crate::telemetry::Clock;
@@ -136,6 +138,8 @@ pub(super) struct Tier {
     stale_below: u64,
     /// Held as long as the store is open.
     lock: Option<directory::Lock>,
+    /// What the file that is made ready takes of the memory budget.
+    _ahead: Option<Charge>,
     /// Another process is about to have the store.
     is_leaving: AtomicBool,
 }
@@ -171,6 +175,7 @@ impl Tier {
         let slots = slots.min(usize::from(u16::MAX));
         let arena = Arena::reserve(slots, limits.segment.max(largest))?;
         limits.inline = limits.inline.min(limits.segment / 4);
+        let ahead = if disk.prepare(limits.segment) { budget.reserve(limits.segment) } else { None };
         let shared = Shared::new(disk, health.clone(), arena)?;
         let (ops, queue) = mpsc::channel();
         let sketch = || Sketch::new((limits.configured / TYPICAL_OBJECT_BYTES) as usize);
@@ -195,6 +200,7 @@ impl Tier {
             stale_below: 0,
             versions,
             lock,
+            _ahead: ahead,
             is_leaving: AtomicBool::new(false),
         });
         let started = std::time::Instant::now();
