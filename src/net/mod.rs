@@ -23,6 +23,7 @@ mod listener;
 mod metrics;
 mod phase;
 pub mod proxy_protocol;
+mod sealing;
 mod tls;
 mod validity;
 mod watchdog;

@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
+use super::sealing;
+
 /// Sessions kept for TLS 1.2 clients that resume by id; tickets need no memory here.
 const SESSION_CACHE: usize = 4096;
 
@@ -95,7 +97,7 @@ pub fn server_config(
     certificates: Arc<dyn ResolvesServerCert>,
     clients: Option<rustls::RootCertStore>,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let provider: Arc<rustls::crypto::CryptoProvider> = aws_lc_rs::default_provider().into();
+    let provider: Arc<rustls::crypto::CryptoProvider> = sealing::provider().into();
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;
     let builder = match clients {
