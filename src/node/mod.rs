@@ -158,9 +158,10 @@ impl Node {
         let loop_id = made.map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
         let workers = config.workers;
         let edge_config = parts::edge_config(&config, &loop_id, None)?;
+        parts::forget_unused_store(&config, lock.as_ref());
         let store = Store::open_with(&config.store, clock, lock)?;
         let access_log = AccessLog::start(&config.access_log)?;
-        let purges = parts::open_purges(&config.store, &config.store_path, clock)?;
+        let purges = parts::open_purges(&config.store, clock)?;
         let edge = Edge::new(edge_config, (store.clone(), purges.clone()), clock, access_log, workers);
         let edge = LiveEdge::new(edge);
         let warmups = Warmups::open(edge.clone(), clock, config.store.disk.path.as_deref());

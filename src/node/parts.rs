@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -138,17 +139,33 @@ pub(super) fn comparison(edge: &Arc<LiveEdge>) -> impl Fn(&str, &[Box<str>], u64
     }
 }
 
-/// The log of purges lies beside what it purges; what is in memory only needs no log of its own, but a store in `directory`
-/// that is not used now has one. On a read-only
+/// What is purged while a node has no disk tier must not come back with it: a store that is there and not used counts as
+/// purged from now on. One that another process has is none of ours.
+pub(super) fn forget_unused_store(config: &Config, inherited: Option<&OwnedFd>) {
+    if config.store.disk.path.is_some() {
+        return;
+    }
+    let directory = &config.store_path;
+    let inherited = inherited.and_then(|lock| lock.try_clone().ok());
+    let Some(_lock) = store::lock_unused(directory, inherited) else { return };
+    match purge::set_aside(directory) {
+        Ok(false) => {}
+        Ok(true) => tracing::warn!(
+            store = %directory.display(),
+            "the store there is not used, since store.disk is 0: all that it holds counts as purged"
+        ),
+        Err(error) => tracing::error!(
+            store = %directory.display(), %error,
+            "the store there is not used, and can't be told: what is purged now would come back with it"
+        ),
+    }
+}
+
+/// The log of purges lies beside what it purges; what is in memory only needs no log. On a read-only
 /// disk the node goes on with a copy, so that no purge is forgotten now, though those to come may be by
 /// a restart.
-pub(super) fn open_purges(
-    store: &store::Config,
-    directory: &Path,
-    clock: Clock,
-) -> Result<Arc<Purges>, purge::OpenError> {
-    let unused = Some(directory.to_owned());
-    let config = |path| purge::Config { path, unused: unused.clone(), ..purge::Config::default() };
+pub(super) fn open_purges(store: &store::Config, clock: Clock) -> Result<Arc<Purges>, purge::OpenError> {
+    let config = |path| purge::Config { path, ..purge::Config::default() };
     match Purges::open(config(store.disk.path.clone()), clock) {
         Err(purge::OpenError::Io { path, source }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
             tracing::error!(

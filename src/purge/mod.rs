@@ -60,6 +60,7 @@ pub use probe::Probe;
 pub use selector::{
     BadRequest, BadSelector, MAX_REQUEST_BYTES, MAX_SELECTORS, MAX_TAG_BYTES, Request, Selector, Source,
 };
+pub use unused::set_aside;
 
 use crate::rules::time::Millis;
 use file::Disk;
@@ -78,15 +79,13 @@ const QUEUE_UNITS: usize = 1024;
 pub struct Config {
     /// The store's directory, which is there and locked; `None`: in memory only.
     pub path: Option<PathBuf>,
-    /// A directory where a store may be that is not used now; of no meaning beside `path`.
-    pub unused: Option<PathBuf>,
     /// Past purges that are kept for people, at most.
     pub history: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { path: None, unused: None, history: 10_000 }
+        Self { path: None, history: 10_000 }
     }
 }
 

@@ -16,7 +16,6 @@ use super::log::{self, Log};
 use super::matcher::{Gap, Matcher};
 use super::metrics::{Counters, Metrics};
 use super::selector::Request;
-use super::unused::Unused;
 use super::writer::{Reopen, Writer, show_id};
 use super::{Config, OpenError, Purge, Purges, QUEUE_UNITS, Shared};
 use crate::rules::time::Millis;
@@ -35,12 +34,11 @@ impl Purges {
                 Some(Arc::new(directory))
             }
         };
-        let unused = config.unused.filter(|_| disk.is_none()).and_then(|directory| Unused::find(&directory));
-        Self::on((disk, unused), path, config.history, clock)
+        Self::on(disk, path, config.history, clock)
     }
 
     pub(super) fn on(
-        (disk, unused): (Option<Arc<dyn Disk>>, Option<Unused>),
+        disk: Option<Arc<dyn Disk>>,
         path: PathBuf,
         history: usize,
         clock: Clock,
@@ -65,7 +63,7 @@ impl Purges {
         let reopen = reopen(disk.clone(), path.clone(), shared.clone(), clock);
         let failed = |source: io::Error| OpenError::Io { path, source };
         let (ops, queue) = mpsc::channel();
-        let writer = match Writer::new(shared.clone(), (log, unused), clock) {
+        let writer = match Writer::new(shared.clone(), log, clock) {
             Ok(writer) => writer,
             Err(error) => return Err(failed(error)),
         };

@@ -12,7 +12,6 @@ use super::format::{ID_BYTES, Record};
 use super::log::{Log, Mark, encode_gap};
 use super::matcher::Gap;
 use super::selector::Request;
-use super::unused::Unused;
 use super::{Purge, PurgeError, Shared};
 use crate::rules::time::Millis;
 use crate::telemetry::Clock;
@@ -60,8 +59,6 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// `None`: nothing outlives the process.
     log: Option<Log>,
-    /// To be set aside by the first purge.
-    unused: Option<Unused>,
     clock: Clock,
     /// The last number given.
     seq: u64,
@@ -81,18 +78,13 @@ struct Numbered {
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        (log, unused): (Option<Log>, Option<Unused>),
-        clock: Clock,
-    ) -> io::Result<Self> {
+    pub(super) fn new(shared: Arc<Shared>, log: Option<Log>, clock: Clock) -> io::Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
         Ok(Self {
             seq: shared.matcher.applied(),
             shared,
             log,
-            unused,
             clock,
             secret,
             held: None,
@@ -179,7 +171,7 @@ impl Writer {
 
     fn append(&mut self, records: &[Vec<u8>]) -> bool {
         self.note_loss();
-        let Some(log) = &mut self.log else { return self.set_unused_aside() };
+        let Some(log) = &mut self.log else { return true };
         let was_behind = log.is_behind();
         let result = log.append(records, self.seq);
         self.shared.pending_bytes.store(log.pending_bytes() as u64, Relaxed);
@@ -189,18 +181,6 @@ impl Writer {
             Err(error) => {
                 let seq = self.seq;
                 tracing::error!(%error, seq, "a purge is in effect, but would not survive a restart");
-            }
-        }
-        result.is_ok()
-    }
-
-    fn set_unused_aside(&mut self) -> bool {
-        let Some(unused) = &self.unused else { return true };
-        let result = unused.set_aside();
-        match &result {
-            Ok(()) => self.unused = None,
-            Err(error) => {
-                tracing::error!(%error, "a purge is in effect, but the store on disk would not know of it later");
             }
         }
         result.is_ok()

@@ -39,7 +39,7 @@ use crate::telemetry::Clock;
 use budget::Budget;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
-pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position};
+pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position, lock_unused};
 pub use encodings::{BodyId, NewEncoding};
 pub use holds::Hold;
 use versions::Versions;

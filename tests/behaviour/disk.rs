@@ -63,17 +63,24 @@ fn a_node_without_a_disk_tier_may_get_one_later() {
 
 #[test]
 fn what_was_purged_while_there_was_no_disk_tier_does_not_come_back_with_it() {
-    let origin = Origin::with("/small", FRESH, "small body");
-    let node = node(&origin).disk(DISK).start();
-    node.get("/small").assert_fwd("uri-miss");
-    await_written(&node, 1);
-    let node = with_disk(node, DISK, "0");
-    let all = request("POST", "/v1/purges").with("Authorization", format!("Bearer {}", node.token()));
-    node.ask_admin(&all.body(r#"{ "all": true }"#)).assert_status(201);
-    let node = with_disk(node, "0", DISK);
-    origin.fixed("/small", 200, FRESH, "another body");
-    node.get("/small").assert_body("another body");
-    node.assert_no_panic();
+    for is_upgraded in [false, true] {
+        let origin = Origin::with("/small", FRESH, "small body");
+        let mut node = node(&origin).disk(DISK).start();
+        node.get("/small").assert_fwd("uri-miss");
+        await_written(&node, 1);
+        if is_upgraded {
+            node.edit(&format!("disk = \"{DISK}\""), "disk = \"0\"");
+            node.upgrade();
+        } else {
+            node = with_disk(node, DISK, "0");
+        }
+        let all = request("POST", "/v1/purges").with("Authorization", format!("Bearer {}", node.token()));
+        node.ask_admin(&all.body(r#"{ "all": true }"#)).assert_status(201);
+        origin.fixed("/small", 200, FRESH, "another body");
+        let node = with_disk(node, "0", DISK);
+        node.get("/small").assert_body("another body");
+        node.assert_no_panic();
+    }
 }
 
 #[test]

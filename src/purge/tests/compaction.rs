@@ -40,7 +40,7 @@ fn what_is_below_is_dropped_and_people_keep_their_history() {
 #[test]
 fn numbers_go_on_when_everything_is_dropped() {
     let disk = SimDisk::default();
-    let purges = Purges::on((Some(Arc::new(disk.clone())), None), NAME.into(), 0, Clock::start()).unwrap();
+    let purges = Purges::on(Some(Arc::new(disk.clone())), NAME.into(), 0, Clock::start()).unwrap();
     let last = block_on(purges.purge(tag("a"))).unwrap().seq;
     purges.compact(u64::MAX).unwrap();
     assert_eq!(purges.stats().entries, 0);

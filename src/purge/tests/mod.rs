@@ -26,7 +26,7 @@ fn open(disk: &SimDisk) -> Arc<Purges> {
 }
 
 fn try_open(disk: &SimDisk) -> Result<Arc<Purges>, OpenError> {
-    Purges::on((Some(Arc::new(disk.clone())), None), PathBuf::from("purge.log"), 100, Clock::start())
+    Purges::on(Some(Arc::new(disk.clone())), PathBuf::from("purge.log"), 100, Clock::start())
 }
 
 fn request(selectors: Vec<Selector>) -> Request {

@@ -16,8 +16,17 @@ use super::io::{Directory, Disk, Memory};
 const MARKER: &str = "FORMAT";
 const MARKER_TEXT: &str = "larder store, format ";
 /// What other parts of the node keep beside the segments. A node without a disk tier keeps them there too, and may get one later.
-const NEIGHBOURS: [&str; 7] =
-    ["node.id", "admin.token", "audit.log", "idempotency.log", "demo-cert.pem", "demo-key.pem", "lost+found"];
+const NEIGHBOURS: [&str; 9] = [
+    "node.id",
+    "admin.token",
+    "audit.log",
+    "audit.old",
+    "idempotency.log",
+    "idempotency.old",
+    "demo-cert.pem",
+    "demo-key.pem",
+    "lost+found",
+];
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +106,15 @@ pub(super) fn open(
     }
     let disk = Directory::new(path).map_err(failed)?;
     Ok((Arc::new(disk), Some(lock)))
+}
+
+/// The lock of a store that its node does not use; `None`: there is none, or another process has it.
+pub fn lock_unused(path: &Path, inherited: Option<OwnedFd>) -> Option<OwnedFd> {
+    if !path.join(MARKER).exists() {
+        return None;
+    }
+    let inherited = inherited.filter(|lock| is_of(lock, path));
+    inherited.or_else(|| lock(path).ok().map(|lock| lock.directory))
 }
 
 /// Whether a lock is of this directory: the configuration may name another one now.
@@ -185,7 +203,7 @@ mod tests {
     #[test]
     fn only_an_empty_directory_becomes_a_store() {
         let path = temporary("ours");
-        fs::write(path.join("admin.token"), "x").unwrap();
+        NEIGHBOURS.iter().for_each(|name| fs::write(path.join(name), "x").unwrap());
         drop(opened(&path).unwrap());
         drop(opened(&path).unwrap());
         fs::remove_file(path.join(MARKER)).unwrap();
@@ -194,6 +212,19 @@ mod tests {
         let refused = opened(&path);
         assert!(matches!(refused, Err(OpenError::NotOurs { found, .. }) if found == "letter.txt"));
         assert!(path.join("letter.txt").exists());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_is_not_used_is_locked_unless_another_process_has_it() {
+        let path = temporary("unused");
+        assert!(lock_unused(&path, None).is_none(), "it is no store");
+        let lock = opened(&path).unwrap();
+        assert!(lock_unused(&path, None).is_none());
+        let inherited = lock.share().unwrap();
+        assert!(lock_unused(&path, Some(inherited)).is_some());
+        drop(lock);
+        assert!(lock_unused(&path, None).is_some());
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -30,6 +30,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev, retry_on_intr};
 
 use super::spare::Spare;
+use crate::object::Charge;
 
 /// Buffers that the kernel takes in one call (`IOV_MAX`).
 const MAX_BUFFERS: usize = 1024;
@@ -42,10 +43,8 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// among others, and leaves nothing then.
     fn create(&self, id: u32, len: u64) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Has the next file of so many bytes ready before it is made; whether that takes as much memory.
-    fn prepare(&self, _len: u64) -> bool {
-        false
-    }
+    /// Has a file of so many bytes ready before it is made, if that takes memory and not the disk's.
+    fn keep_ready(&self, _len: u64, _charge: Charge) {}
 
     /// A new file that nobody else can open, and whose bytes are free when it is closed.
     fn create_nameless(&self, _len: u64) -> io::Result<Arc<dyn DiskFile>> {
@@ -222,8 +221,8 @@ pub(super) struct Memory {
 }
 
 impl Disk for Memory {
-    fn prepare(&self, len: u64) -> bool {
-        self.spare.prepare(len)
+    fn keep_ready(&self, len: u64, charge: Charge) {
+        self.spare.keep(len, charge);
     }
 
     fn create(&self, id: u32, len: u64) -> io::Result<Arc<dyn DiskFile>> {

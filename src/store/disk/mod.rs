@@ -62,11 +62,10 @@ use super::holds::Holds;
 use super::metrics::DiskCounters;
 use super::versions::Versions;
 use super::warm::Wants;
-use crate::object::Charge;
 use crate::region::Arena;
 use crate::rules::key::KeyHash;
 use crate::telemetry::Clock;
-pub use directory::OpenError;
+pub use directory::{OpenError, lock_unused};
 use files::Shared;
 use health::Health;
 pub use health::Mode;
@@ -138,8 +137,6 @@ pub(super) struct Tier {
     stale_below: u64,
     /// Held as long as the store is open.
     lock: Option<directory::Lock>,
-    /// What the file that is made ready takes of the memory budget.
-    _ahead: Option<Charge>,
     /// Another process is about to have the store.
     is_leaving: AtomicBool,
 }
@@ -175,7 +172,11 @@ impl Tier {
         let slots = slots.min(usize::from(u16::MAX));
         let arena = Arena::reserve(slots, limits.segment.max(largest))?;
         limits.inline = limits.inline.min(limits.segment / 4);
-        let ahead = if disk.prepare(limits.segment) { budget.reserve(limits.segment) } else { None };
+        if !disk.is_persistent()
+            && let Some(charge) = budget.reserve(limits.segment)
+        {
+            disk.keep_ready(limits.segment, charge);
+        }
         let shared = Shared::new(disk, health.clone(), arena)?;
         let (ops, queue) = mpsc::channel();
         let sketch = || Sketch::new((limits.configured / TYPICAL_OBJECT_BYTES) as usize);
@@ -200,7 +201,6 @@ impl Tier {
             stale_below: 0,
             versions,
             lock,
-            _ahead: ahead,
             is_leaving: AtomicBool::new(false),
         });
         let started = std::time::Instant::now();

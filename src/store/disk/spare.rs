@@ -13,11 +13,19 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::io::memory_file;
+use crate::object::Charge;
 use crate::region::{Arena, HUGE_PAGE_BYTES};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Spare(Arc<Mutex<State>>);
+pub(super) struct Spare(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: State,
+    /// What a file that is ready takes of the memory budget.
+    charge: Option<Charge>,
+}
 
 #[derive(Debug, Default)]
 enum State {
@@ -25,48 +33,52 @@ enum State {
     Nothing,
     Underway,
     Ready(File),
-    /// The kernel has no huge pages for us.
-    Never,
 }
 
 impl Spare {
-    /// Begins to make a file of `len` bytes ready; whether there will be one. No huge page fits into a smaller one.
-    pub(super) fn prepare(&self, len: u64) -> bool {
-        if len < HUGE_PAGE_BYTES {
-            return false;
+    /// Begins to keep a file of `len` bytes ready, and each time that it is taken another. No huge page fits into a smaller one.
+    pub(super) fn keep(&self, len: u64, charge: Charge) {
+        if len >= HUGE_PAGE_BYTES {
+            self.0.lock().charge = Some(charge);
+            self.prepare(len);
         }
-        let mut state = self.0.lock();
-        if !matches!(*state, State::Nothing) {
-            return !matches!(*state, State::Never);
-        }
-        let shared = self.0.clone();
-        let make = move || {
-            let made = ready_file(len);
-            *shared.lock() = match made {
-                Ok(file) => State::Ready(file),
-                Err(error) if error.kind() == ErrorKind::InvalidInput => State::Never,
-                Err(_) => State::Nothing,
-            };
-        };
-        let is_underway = std::thread::Builder::new().name("larder-spare".into()).spawn(make).is_ok();
-        if is_underway {
-            *state = State::Underway;
-        }
-        is_underway
     }
 
     /// The file of `len` zeros, if it is ready; then the next one is begun.
     pub(super) fn take(&self, len: u64) -> Option<File> {
-        let is_that = |file: &File| file.metadata().is_ok_and(|found| found.len() == len);
-        let file = match &mut *self.0.lock() {
-            state @ State::Ready(_) => match std::mem::take(state) {
-                State::Ready(file) => Some(file).filter(is_that),
-                _ => None,
-            },
-            _ => None,
+        let mut inner = self.0.lock();
+        if matches!(inner.state, State::Underway) {
+            return None;
+        }
+        let ready = match std::mem::take(&mut inner.state) {
+            State::Ready(file) => Some(file),
+            State::Nothing | State::Underway => None,
         };
+        drop(inner);
         self.prepare(len);
-        file
+        ready.filter(|file| file.metadata().is_ok_and(|found| found.len() == len))
+    }
+
+    fn prepare(&self, len: u64) {
+        let mut inner = self.0.lock();
+        if inner.charge.is_none() || !matches!(inner.state, State::Nothing) {
+            return;
+        }
+        let shared = self.0.clone();
+        let make = move || {
+            let made = ready_file(len);
+            let mut inner = shared.lock();
+            inner.state = State::Nothing;
+            match made {
+                Ok(file) => inner.state = State::Ready(file),
+                // There are none, and never will be.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => inner.charge = None,
+                Err(_) => {}
+            }
+        };
+        if std::thread::Builder::new().name("larder-spare".into()).spawn(make).is_ok() {
+            inner.state = State::Underway;
+        }
     }
 }
 
@@ -82,45 +94,52 @@ fn ready_file(len: u64) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use std::time::{Duration, Instant};
 
     use super::*;
 
     const LENGTH: u64 = 3 * HUGE_PAGE_BYTES / 2;
 
-    fn take(spare: &Spare) -> Option<File> {
+    fn kept(len: u64) -> (Spare, Arc<AtomicU64>) {
+        let (spare, gauge) = (Spare::default(), Arc::default());
+        spare.keep(len, Charge::new(&gauge, len));
+        (spare, gauge)
+    }
+
+    fn take(spare: &Spare, len: u64) -> Option<File> {
         let until = Instant::now() + Duration::from_secs(30);
-        while matches!(*spare.0.lock(), State::Underway) {
+        while matches!(spare.0.lock().state, State::Underway) {
             assert!(Instant::now() < until, "it is never ready");
             std::thread::sleep(Duration::from_millis(1));
         }
-        spare.take(LENGTH)
+        spare.take(len)
     }
 
     #[test]
     fn one_file_after_the_other_is_ready_and_reads_as_zeros() {
-        let spare = Spare::default();
-        assert!(spare.take(LENGTH).is_none(), "nobody waits for it");
-        let Some(first) = take(&spare) else {
-            assert!(!spare.prepare(LENGTH), "without huge pages none is promised");
+        let (spare, gauge) = kept(LENGTH);
+        let Some(first) = take(&spare, LENGTH) else {
+            // Without huge pages none is made, and nothing charged for it.
+            assert_eq!(gauge.load(Relaxed) == 0, spare.0.lock().charge.is_none());
             return;
         };
         first.write_all_at(b"x", 5).unwrap();
-        let second = take(&spare).unwrap();
-        let mut bytes = vec![1; LENGTH as usize];
-        second.read_exact_at(&mut bytes, 0).unwrap();
-        assert!(bytes.iter().all(|byte| *byte == 0));
-        assert_eq!(second.metadata().unwrap().len(), LENGTH);
+        if let Some(second) = take(&spare, LENGTH) {
+            let mut bytes = vec![1; LENGTH as usize];
+            second.read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            assert_eq!(second.metadata().unwrap().len(), LENGTH);
+        }
+        assert_eq!(gauge.load(Relaxed), LENGTH, "for the one that is ready, not those that were taken");
     }
 
     #[test]
     fn a_file_of_another_length_is_never_given() {
-        let spare = Spare::default();
-        spare.prepare(LENGTH);
-        while matches!(*spare.0.lock(), State::Underway) {
-            std::thread::yield_now();
-        }
-        assert!(spare.take(2 * LENGTH).is_none());
-        assert!(!Spare::default().prepare(HUGE_PAGE_BYTES - 1), "nothing to gain");
+        let (spare, _) = kept(LENGTH);
+        assert!(take(&spare, 2 * LENGTH).is_none());
+        let (spare, gauge) = kept(HUGE_PAGE_BYTES - 1);
+        assert!(spare.take(HUGE_PAGE_BYTES - 1).is_none() && gauge.load(Relaxed) == 0, "nothing to gain");
+        assert!(Spare::default().take(LENGTH).is_none(), "none was asked for");
     }
 }
