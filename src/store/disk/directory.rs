@@ -203,7 +203,9 @@ mod tests {
     #[test]
     fn only_an_empty_directory_becomes_a_store() {
         let path = temporary("ours");
-        NEIGHBOURS.iter().for_each(|name| fs::write(path.join(name), "x").unwrap());
+        for name in NEIGHBOURS {
+            fs::write(path.join(name), "x").unwrap();
+        }
         drop(opened(&path).unwrap());
         drop(opened(&path).unwrap());
         fs::remove_file(path.join(MARKER)).unwrap();
