@@ -2,9 +2,9 @@
 //!
 //! h2 writes frame by frame and flushes after each one with data, and every such write would be a TLS record and a
 //! system call of its own. What it writes while its connection is polled is held here instead, up to a record's length,
-//! and goes out when the poll is over: the answers to all requests that came together leave together. Data that fills a
-//! record gets records of its own, which TLS encrypts from where it lies (`sealing.rs`); the records are
-//! kept by TLS meanwhile (`io.rs`), so that several leave by one system call.
+//! and goes out when the poll is over: the answers to all requests that came together leave together. Longer data is cut
+//! where a record ends, which a frame of 16 KiB and its header would overrun by a few bytes; and the records that are
+//! made of it are kept by TLS meanwhile (`io.rs`), so that several leave by one system call.
 
 use std::future::Future;
 use std::io::{ErrorKind, IoSlice, Result};
@@ -17,19 +17,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 
-/// The longest plaintext of a TLS record (RFC 8446 §5.1). What is as long goes out at once, and not copied.
+/// The longest plaintext of a TLS record (RFC 8446 §5.1). What is longer goes out at once, and not copied.
 const RECORD_BYTES: usize = 16 * 1024;
 /// Slices that are written at once; h2 has two.
 const SLICES: usize = 8;
 
-/// What of the slices is written at once. Over TLS: those before the first that fills a record, or that one, each up to where
-/// a record begins that it does not fill.
-fn next_write<'a>(slices: impl Iterator<Item = &'a [u8]> + Clone, is_tls: bool) -> [IoSlice<'a>; SLICES] {
-    let slices = slices.filter(|slice| !slice.is_empty()).take(SLICES);
-    let is_together = |slice: &&[u8]| !is_tls || slice.len() < RECORD_BYTES;
-    let together: usize = slices.clone().take_while(is_together).map(<[u8]>::len).sum();
-    let total = if together > 0 { together } else { slices.clone().next().map_or(0, <[u8]>::len) };
-    let mut left = if is_tls && total > RECORD_BYTES { total - total % RECORD_BYTES } else { total };
+/// The slices up to where a record begins that they do not fill; all of them, if that is the first.
+fn whole_records<'a>(slices: impl Iterator<Item = &'a [u8]> + Clone) -> [IoSlice<'a>; SLICES] {
+    let total: usize = slices.clone().take(SLICES).map(<[u8]>::len).sum();
+    let whole = total / RECORD_BYTES * RECORD_BYTES;
+    let mut left = if whole > 0 { whole } else { total };
     let mut cut = [IoSlice::new(&[]); SLICES];
     for (slot, slice) in cut.iter_mut().zip(slices) {
         let kept = slice.len().min(left);
@@ -103,14 +100,14 @@ impl<I: AsyncWrite + Unpin> Held<I> {
     fn poll_with(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         while self.taken < self.bytes.len() {
             let held = std::iter::once(&self.bytes[self.taken..]);
-            let slices = next_write(held.chain(bufs.iter().map(|buf| &**buf)), self.records.is_some());
+            let slices = whole_records(held.chain(bufs.iter().map(|buf| &**buf)));
             let n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?;
             let behind = self.took(n)?;
             if behind > 0 {
                 return Poll::Ready(Ok(behind));
             }
         }
-        let slices = next_write(bufs.iter().map(|buf| &**buf), self.records.is_some());
+        let slices = whole_records(bufs.iter().map(|buf| &**buf));
         Pin::new(&mut self.io).poll_write_vectored(cx, &slices)
     }
 
@@ -143,7 +140,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Cork<I> {
         let mut held = self.0.lock();
         held.check()?;
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if held.bytes.len() + total >= RECORD_BYTES {
+        if held.bytes.len() + total > RECORD_BYTES {
             return held.poll_with(cx, bufs);
         }
         if held.bytes.is_empty() {
@@ -301,29 +298,6 @@ mod tests {
             write(&cork, &slices).await.unwrap();
             assert_eq!(written(cork).await.concat(), pieces.concat(), "{at_most}");
         }
-    }
-
-    #[test]
-    fn over_tls_data_that_fills_records_gets_its_own() {
-        let data = vec![0; 3 * RECORD_BYTES + 5];
-        let lengths = |slices: &[&[u8]], is_tls| -> Vec<usize> {
-            let cut = next_write(slices.iter().copied(), is_tls);
-            cut.iter().map(|slice| slice.len()).filter(|length| *length > 0).collect()
-        };
-        let (small, record) = (&data[..9], &data[..RECORD_BYTES]);
-        assert_eq!(lengths(&[small, &[], small, record], true), [9, 9]);
-        assert_eq!(lengths(&[&[], record, small], true), [RECORD_BYTES]);
-        assert_eq!(lengths(&[&data, small], true), [3 * RECORD_BYTES]);
-        assert_eq!(
-            lengths(&[&data[..10_000], &data[..10_000], record], true),
-            [10_000, RECORD_BYTES - 10_000]
-        );
-        assert_eq!(
-            lengths(&[small, &data, small], false),
-            [9, data.len(), 9],
-            "without TLS there are no records"
-        );
-        assert_eq!(lengths(&[&[], &[]], true), [0_usize; 0]);
     }
 
     #[tokio::test]
