@@ -19,7 +19,7 @@ use rustls::{
 
 /// What a record has beside its plaintext: the type of that.
 const TYPE_BYTES: usize = 1;
-/// What is shorter is copied, for less than it costs to look where it lies.
+/// Where the plaintext of a shorter record lies is not asked: it is copied.
 const MIN_BYTES: usize = 1024;
 
 /// rustls's provider of aws-lc, with these encrypters in its suites.
@@ -101,13 +101,14 @@ impl MessageEncrypter for Encrypter {
         let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(Nonce::new(&self.iv, seq).0);
         let aad = Aad::from(make_tls13_aad(total));
         let plaintext_type = [u8::from(message.typ)];
-        let sealed = match in_one_piece(&message.payload) {
-            Some(plaintext) if plaintext.len() >= MIN_BYTES => {
+        let is_long = message.payload.len() >= MIN_BYTES;
+        let sealed = match is_long.then(|| in_one_piece(&message.payload)).flatten() {
+            Some(plaintext) => {
                 record.extend(std::iter::repeat_n(&0, total));
                 let (ciphertext, rest) = record.as_mut().split_at_mut(plaintext.len());
                 self.key.seal_out_of_place_scatter(nonce, aad, plaintext, ciphertext, &plaintext_type, rest)
             }
-            _ => {
+            None => {
                 record.extend_from_chunks(&message.payload);
                 record.extend_from_slice(&plaintext_type);
                 self.key.seal_in_place_append_tag(nonce, aad, &mut record)

@@ -1,6 +1,6 @@
 //! The next segment in memory, ready before it is needed.
 //!
-//! In huge pages: a hit that `sendfile` answers from them takes a fifth less CPU time at 100 KiB, and as much at 1 MiB. The
+//! In huge pages: a hit that `sendfile` answers from them takes a sixth to a fifth less CPU time (`benches/README.md`). The
 //! kernel takes milliseconds to put one together, which no fill should wait for, and can't do so any more when somebody reads
 //! from it. So a thread makes a file ready, and when that is taken the next one. One that is not ready in time is missed by
 //! nobody: the file that is made instead has small pages.
