@@ -25,6 +25,7 @@
 #![allow(unsafe_code)]
 
 mod fault;
+mod spare;
 
 use std::fmt;
 use std::io;
@@ -45,6 +46,7 @@ use fault::{BAD, Slot, find, page_bytes, register, unregister};
 pub use fault::{
     Poisoned, Taken, faults, guarded, install, is_poisoned, losses, note_efault, probe, take_poison,
 };
+pub use spare::{Spare, memory_file};
 
 /// Pages that one `mincore` is asked about.
 const PAGES_AT_ONCE: usize = 256;
@@ -238,6 +240,9 @@ impl Mapping {
     /// The process as a whole may have none (`main.rs`): they are allowed for as long as this takes. It fails with `EINVAL`
     /// where there are none, as before Linux 6.1, and otherwise when no memory lies together.
     pub fn collapse(&self) -> io::Result<()> {
+        // One at a time: who forbids them again would forbid them to others that are at it.
+        static ALLOWED: Mutex<()> = Mutex::new(());
+        let _allowed = ALLOWED.lock();
         let are_disabled = transparent_huge_pages_are_disabled()?;
         if are_disabled {
             disable_transparent_huge_pages(false)?;
@@ -296,6 +301,10 @@ pub fn locate(bytes: &[u8]) -> Option<Place> {
     let (slot, offset) = entry.slot_and_offset(bytes.as_ptr().addr());
     Some(Place { arena, slot, offset: offset as u64 })
 }
+
+/// From here on it costs less to have the kernel [send](send()) mapped bytes out of their file than to copy them into the
+/// socket: two system calls instead of one have to pay.
+pub const SENT_BYTES: usize = 12 * 1024;
 
 /// Has the kernel send mapped bytes to a socket out of their file, so that no byte is copied or even read here: how
 /// many it took. `None`: these bytes are not of a mapping.

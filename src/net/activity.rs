@@ -45,6 +45,8 @@ pub(super) struct Activity {
     /// When the connection was polled last, in nanoseconds since `started`.
     polled_at: AtomicU64,
     is_h2: AtomicBool,
+    /// Whether the socket gets responses as they are: HTTP/1.1 without TLS.
+    is_plain: AtomicBool,
     /// Whether TLS is to keep its records back for now, since more are coming.
     is_corked: AtomicBool,
     is_leaving: AtomicBool,
@@ -84,6 +86,7 @@ impl Activity {
             started: Instant::now(),
             polled_at: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),
+            is_plain: AtomicBool::new(false),
             is_corked: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
@@ -145,6 +148,15 @@ impl Activity {
 
     pub(super) fn set_h2(&self) {
         self.is_h2.store(true, Relaxed);
+    }
+
+    pub(super) fn set_plain(&self) {
+        self.is_plain.store(true, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain.load(Relaxed)
     }
 
     /// A request's head is complete.

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::Outgoing;
 use super::activity::Activity;
+use super::copies;
 use crate::region;
 
 /// Why a request's body could not be read.
@@ -184,12 +185,16 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let losses = region::losses();
-        let frame = Pin::new(&mut self.inner).poll_frame(cx);
-        let integrity = &self.ending.activity.integrity;
+        let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let activity = &self.ending.activity;
+        let integrity = &activity.integrity;
         integrity.take_poison();
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(chunk) = frame.data_ref()
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame
+            && let Some(chunk) = frame.data_mut()
         {
+            if activity.is_plain() {
+                copies::swap(chunk);
+            }
             integrity.on_chunk(chunk, losses);
         }
         if let Some(stream) = self.ending.stream {

@@ -207,6 +207,9 @@ async fn speak<H: Handler, I>(
     };
     let result = match protocol {
         Protocol::Http1 => {
+            if !is_secure {
+                activity.set_plain();
+            }
             let io = TokioIo::new(Http1Io::new(io, server.handler.clone(), info));
             let mut builder = http1::Builder::new();
             if limits.header_count != HYPER_MAX_HEADERS {

@@ -17,9 +17,9 @@ use crate::region;
 /// beyond it.
 const SMALL_BYTES: usize = 2048;
 
-/// From here on mapped bytes are left to the kernel. Two system calls instead of one have to pay: at 16 KiB from disk they
-/// cost 4 % more.
-const MAPPED_BYTES: usize = 32 * 1024;
+/// A head and a mapped body up to here go out together: they fit one segment as the kernel hands it to a network card, 64 KiB
+/// with TCP's and IP's heads.
+const TOGETHER_BYTES: usize = 62 * 1024;
 
 /// So many bytes of TLS's records are kept back while more are coming: three full ones, of which rustls then takes no more.
 pub(super) const CORKED_BYTES: usize = 48 * 1024;
@@ -67,12 +67,18 @@ impl TrackedIo {
         self.poll_with(cx, |stream| region::send(stream, mapped).unwrap_or_else(not_mapped))
     }
 
-    /// What comes before mapped bytes: at once. Held back to go out with the first of them (`MSG_MORE`), 100 KiB took twice
-    /// the CPU time on loopback.
-    fn poll_send_ahead(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+    /// What comes before mapped bytes: held back to go out with them (`MSG_MORE`) where both fit into one segment, else at
+    /// once. 16 KiB take a sixth less CPU time for it than alone, and 100 KiB twice as much, on loopback.
+    fn poll_send_ahead(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+        total: usize,
+    ) -> Poll<Result<usize>> {
+        let more = if total <= TOGETHER_BYTES { SendFlags::MORE } else { SendFlags::empty() };
         self.poll_with(cx, |stream| {
             let mut none = SendAncillaryBuffer::default();
-            Ok(sendmsg(stream, bufs, &mut none, SendFlags::NOSIGNAL)?)
+            Ok(sendmsg(stream, bufs, &mut none, SendFlags::NOSIGNAL | more)?)
         })
     }
 
@@ -109,7 +115,7 @@ impl TrackedIo {
 
 #[inline]
 fn is_sent_by_file(buf: &IoSlice<'_>) -> bool {
-    buf.len() >= MAPPED_BYTES && region::locate(buf).is_some()
+    buf.len() >= region::SENT_BYTES && region::locate(buf).is_some()
 }
 
 impl AsyncRead for TrackedIo {
@@ -147,7 +153,7 @@ impl AsyncWrite for TrackedIo {
             if let Some(mapped) = bufs.iter().position(|buf| is_sent_by_file(buf)) {
                 let result = match mapped {
                     0 => self.poll_send_file(cx, &bufs[0]),
-                    _ => self.poll_send_ahead(cx, &bufs[..mapped]),
+                    _ => self.poll_send_ahead(cx, &bufs[..mapped], total),
                 };
                 return self.noted(result, bufs);
             }

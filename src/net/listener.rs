@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::limits::Permit;
 use super::metrics::{End, NetMetrics, OpenConnection};
-use super::{Connections, Handler, Limits, Phase, conn};
+use super::{Connections, Handler, Limits, Phase, Room, conn, copies};
 
 const BACKLOG: i32 = 4096;
 /// Accepted sockets that may wait for another worker.
@@ -148,6 +148,7 @@ pub struct Server<H> {
     connections: Arc<Connections>,
     tls: Option<TlsAcceptor>,
     workers: Vec<WorkerPort>,
+    copies: OnceLock<(Room, u64)>,
     inboxes: parking_lot::Mutex<Vec<Option<mpsc::Receiver<Accepted>>>>,
     /// By worker: each with the number of its listener.
     sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, Layers, usize)>>>,
@@ -184,6 +185,7 @@ impl<H: Handler> Server<H> {
             connections,
             tls: tls.map(TlsAcceptor::from),
             workers: ports,
+            copies: OnceLock::new(),
             inboxes: parking_lot::Mutex::new(inboxes),
             sockets: parking_lot::Mutex::new(sockets),
         })
@@ -199,10 +201,18 @@ impl<H: Handler> Server<H> {
         *self.limits.write() = Arc::new(limits);
     }
 
+    /// Lets each worker keep so many bytes of copies of what it sends most; to be called before [`Server::run`].
+    pub fn let_copy(&self, room: Room, bytes: u64) {
+        let _ = self.copies.set((room, bytes));
+    }
+
     /// Accepts and serves on this thread's runtime until a drain has ended, or the node stops.
     pub async fn run(self: Arc<Self>, worker: usize, phase: watch::Receiver<Phase>) -> io::Result<()> {
         let sockets = std::mem::take(&mut self.sockets.lock()[worker]);
         let Some(mut inbox) = self.inboxes.lock()[worker].take() else { return Ok(()) };
+        if let Some((room, bytes)) = self.copies.get() {
+            copies::keep(room.clone(), *bytes);
+        }
         // Phase changes reach connections through a channel of the worker's own, so that workers
         // share no lock for it.
         let (local_phase, local) = watch::channel(*phase.borrow());

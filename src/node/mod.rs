@@ -196,8 +196,8 @@ impl Node {
             control_listeners(&control, &config, &certificates.1, &mut inherited, &mut sockets)?;
         inherited.close_others();
         let handler = Data { edge: edge.clone(), control: control.clone() };
-        let (limits, counted) = (config.limits.clone(), connections.clone());
-        let data = Server::new(handler, limits, bound, tls, counted, net_metrics, workers);
+        let data =
+            parts::data_server(handler, &config, (bound, tls), connections.clone(), net_metrics, &store);
         let of_reload = (edge.clone(), data.clone(), connections, control.clone());
         let reloader = Reloader::new((source, config, loop_id), of_reload, certificates, life.clone());
         Ok(Self {

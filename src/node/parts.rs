@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
+use super::data::Data;
 use super::life::LifeMetrics;
 use crate::config::{Config, SiteConfig, TreatmentConfig};
 use crate::control::{ProcessMetrics, Saturation, WarmMetrics, Warmups, WorkerMetrics};
@@ -18,7 +19,7 @@ use crate::edge::{self, EdgeGauges, LiveEdge};
 use crate::net::inherited::Group;
 use crate::net::{
     self, Bound, CertificateFiles, CertificateMetrics, Certificates, Connections, ListenConfig, NetMetrics,
-    TlsError,
+    Server, TlsError,
 };
 use crate::origin::{self, Origin, OriginMetrics, SetupError};
 use crate::purge::{self, PurgeMetrics, Purges};
@@ -26,6 +27,8 @@ use crate::store::{self, Store};
 use crate::telemetry::Clock;
 
 const NODE_ID_FILE: &str = "node.id";
+/// The share of the memory budget for copies of what is sent most.
+const COPIES_DIVISOR: u64 = 32;
 
 fn sites(configs: &[SiteConfig], origins: &[Arc<Origin>]) -> Vec<Arc<edge::config::Site>> {
     let treatment = |config: &TreatmentConfig, name: String, fills: &Fills| {
@@ -251,6 +254,23 @@ pub(super) fn registry(
     larder.register("host", "The machine", prometheus_client::metrics::info::Info::new(vec![("host", host)]));
     larder.register("build", "The program", prometheus_client::metrics::info::Info::new(version));
     registry
+}
+
+/// What serves clients. Each worker may keep copies of what it sends most, out of its share of the memory budget.
+pub(super) fn data_server(
+    handler: Data,
+    config: &Config,
+    (bound, tls): (Vec<Bound>, Option<Arc<rustls::ServerConfig>>),
+    connections: Arc<Connections>,
+    metrics: Arc<NetMetrics>,
+    store: &Arc<Store>,
+) -> Arc<Server<Data>> {
+    let workers = config.workers;
+    let server = Server::new(handler, config.limits.clone(), bound, tls, connections, metrics, workers);
+    let store = store.clone();
+    let bytes = config.store.memory_bytes / COPIES_DIVISOR / workers as u64;
+    server.let_copy(Arc::new(move |bytes| store.reserve(bytes)), bytes);
+    server
 }
 
 /// This node's CDN-Loop identifier: random, kept in the store's directory.

@@ -33,7 +33,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::object::Object;
+use crate::object::{Charge, Object};
 use crate::rules::key::{CacheKey, KeyHash};
 use crate::telemetry::Clock;
 use budget::Budget;
@@ -121,6 +121,11 @@ impl Store {
         let versions = Arc::new(Versions::new(clock));
         let tier = Tier::open(&config.disk, budget.clone(), versions.clone(), clock, lock)?;
         Ok(Arc::new(Self { budget, tier, versions, max_object_bytes: config.max_object_bytes }))
+    }
+
+    /// Room for what is beside the store and part of its budget, made by eviction if need be.
+    pub fn reserve(&self, bytes: u64) -> Option<Charge> {
+        self.budget.reserve(bytes)
     }
 
     /// The variants stored under a key, when they are in memory.

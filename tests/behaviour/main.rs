@@ -24,6 +24,7 @@ mod certificates;
 mod cli;
 mod collapse;
 mod conditional;
+mod copies;
 mod crash;
 mod damage;
 mod debug_field;

@@ -26,16 +26,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev, retry_on_intr};
 
-use super::spare::Spare;
 use crate::object::Charge;
+use crate::region::{Spare, memory_file};
 
 /// Buffers that the kernel takes in one call (`IOV_MAX`).
 const MAX_BUFFERS: usize = 1024;
 /// Stored responses are nobody's business but the node's.
 const FILE_MODE: u32 = 0o600;
+/// The name of a memory file.
+const SEGMENT: &str = "larder-segment";
 
 /// A directory of segment files.
 pub(super) trait Disk: Send + Sync + fmt::Debug {
@@ -214,10 +216,16 @@ impl DiskFile for SegmentFile {
 }
 
 /// Files without names or a disk. Their pages come as they are written, or all at once where one is [ready](Spare).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
     files: Mutex<BTreeMap<u32, Arc<MemoryFile>>>,
-    spare: Spare,
+    spare: Spare<Charge>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { files: Mutex::default(), spare: Spare::new(SEGMENT) }
+    }
 }
 
 impl Disk for Memory {
@@ -231,7 +239,7 @@ impl Disk for Memory {
             return Err(ErrorKind::AlreadyExists.into());
         }
         let ready = self.spare.take(len);
-        let file = Arc::new(MemoryFile(ready.map_or_else(|| memory_file(len), Ok)?));
+        let file = Arc::new(MemoryFile(ready.map_or_else(|| memory_file(SEGMENT, len), Ok)?));
         files.insert(id, file.clone());
         Ok(file)
     }
@@ -278,13 +286,6 @@ impl DiskFile for MemoryFile {
     fn read_at(&self, buf: &mut [u8], offset: u64, _no_wait: bool) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
     }
-}
-
-/// A file of `len` zeros that is nowhere but in memory.
-pub(super) fn memory_file(len: u64) -> io::Result<File> {
-    let file = File::from(memfd_create("larder-segment", MemfdFlags::CLOEXEC)?);
-    file.set_len(len)?;
-    Ok(file)
 }
 
 /// Writes until nothing is left, with a call that says how much it took.

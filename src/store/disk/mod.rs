@@ -41,7 +41,6 @@ mod scan;
 mod segment;
 #[cfg(test)]
 mod sim;
-mod spare;
 mod stats;
 mod table;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::faults::Random;
-use crate::store::disk::io::memory_file;
+use crate::region::memory_file;
 
 /// What a medium writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -87,7 +87,7 @@ impl Content {
         if let Some(view) = &self.view {
             return Ok(view.clone());
         }
-        let view = Arc::new(memory_file(self.len())?);
+        let view = Arc::new(memory_file("larder-sim", self.len())?);
         view.write_all_at(&self.image(), 0)?;
         self.view = Some(view.clone());
         Ok(view)

@@ -1,0 +1,113 @@
+//! What is sent most over plain HTTP/1.1 is sent from copies in huge pages: the same bytes, and never those of before.
+
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::node::{Node, node};
+use crate::support::origin::{FRESH, Origin, respond};
+use crate::support::pattern;
+use crate::support::request::{get, request};
+use crate::support::tls::Ca;
+
+const PATHS: [&str; 4] = ["/12k", "/16k", "/20k", "/32k"];
+/// More sends than a body needs to have a copy.
+const SENDS: usize = 40;
+
+fn length_of(path: &str) -> usize {
+    path[1..].trim_end_matches('k').parse::<usize>().expect("a number") * 1024
+}
+
+/// The bodies of one generation.
+fn body(path: &str, generation: u64) -> Vec<u8> {
+    pattern(length_of(path), generation)
+}
+
+/// Whether the kernel can put pages of memory files together to huge ones when asked (Linux 6.1).
+fn has_huge_pages() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 1) && Path::new("/sys/kernel/mm/transparent_hugepage").exists()
+}
+
+fn has_copies(node: &Node) -> bool {
+    let mappings = fs::read_to_string(format!("/proc/{}/maps", node.pid())).expect("its mappings");
+    mappings.contains("memfd:larder-copies")
+}
+
+fn assert_bodies(client: &mut Client, generation: u64) {
+    for path in PATHS {
+        let whole = body(path, generation);
+        let answer = client.exchange(&get(path));
+        answer.assert_status(200);
+        assert!(answer.body == whole, "{path}: other bytes");
+        let part = client.exchange(&get(path).with("Range", "bytes=100-12999"));
+        let end = whole.len().min(13_000);
+        assert!(part.status == 206 && part.body == whole[100..end], "{path}: other bytes of a part");
+    }
+}
+
+#[test]
+fn copies_have_the_bytes_of_their_bodies_and_go_when_those_do() {
+    let (origin, ca) = (Origin::start(), Ca::new());
+    let script = |generation| {
+        for path in PATHS {
+            origin.on(path, move |_| respond(200, FRESH, body(path, generation)));
+        }
+    };
+    script(1);
+    // A disk tier, so that no segment is a memory file.
+    let node = node(&origin).workers(1).memory("256MiB").disk("64MiB").tls(&ca, &["test.example"]).start();
+    let mut plain = Client::connect(node.http());
+    for path in PATHS {
+        node.await_hit(path);
+    }
+    for _ in 0..SENDS {
+        assert_bodies(&mut plain, 1);
+        // A copy can be made once a file is ready, which a thread sees to.
+        sleep(Duration::from_millis(1));
+    }
+    assert_eq!(has_copies(&node), has_huge_pages());
+    let client = ca.client(&["http/1.1"]);
+    let mut secure = Client::connect_tls(node.https(), "test.example", &client).expect("a handshake");
+    assert_bodies(&mut secure, 1);
+
+    script(2);
+    let order = request("POST", "/v1/purges").with("Authorization", format!("Bearer {}", node.token()));
+    node.ask_admin(&order.body(json!({"site": "test", "all": true}).to_string())).assert_status(201);
+    for path in PATHS {
+        node.await_hit(path);
+    }
+    for _ in 0..SENDS {
+        assert_bodies(&mut plain, 2);
+    }
+    node.assert_no_panic();
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_every_byte_of_a_copy() {
+    let origin = Origin::start();
+    let path = PATHS[3];
+    origin.on(path, move |_| respond(200, FRESH, body(path, 3)));
+    let node = node(&origin).workers(1).memory("256MiB").disk("64MiB").start();
+    node.await_hit(path);
+    let mut fast = Client::connect(node.http());
+    for _ in 0..SENDS {
+        assert!(fast.exchange(&get(path)).body == body(path, 3), "other bytes");
+        sleep(Duration::from_millis(1));
+    }
+    // More than the sockets' buffers take.
+    const MANY: usize = 600;
+    let mut slow = Client::connect(node.http());
+    let requests: Vec<u8> = (0..MANY).flat_map(|_| get(path).bytes()).collect();
+    slow.send(&requests);
+    sleep(Duration::from_millis(200));
+    for _ in 0..MANY {
+        assert!(slow.response("GET").body == body(path, 3), "other bytes");
+    }
+}
