@@ -165,6 +165,11 @@ impl Outgoing for Body {
     fn take_lines(&mut self) -> Option<Bytes> {
         self.lines.take()
     }
+
+    #[inline]
+    fn is_stored_chunk(&self) -> bool {
+        matches!(&self.kind, Kind::Stored(reader) if reader.is_at_one_chunk())
+    }
 }
 
 impl http_body::Body for Body {

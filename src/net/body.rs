@@ -176,7 +176,7 @@ pub(super) struct ResponseBody<B> {
     ending: Ending,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
+impl<B: Outgoing> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -185,6 +185,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let losses = region::losses();
+        let may_be_copied = self.ending.activity.is_plain() && self.inner.is_stored_chunk();
         let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
         let activity = &self.ending.activity;
         let integrity = &activity.integrity;
@@ -192,7 +193,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
         if let Poll::Ready(Some(Ok(frame))) = &mut frame
             && let Some(chunk) = frame.data_mut()
         {
-            if activity.is_plain() {
+            if may_be_copied {
                 copies::swap(chunk);
             }
             integrity.on_chunk(chunk, losses);

@@ -150,7 +150,9 @@ impl AsyncWrite for TrackedIo {
         }
         if total > SMALL_BYTES {
             self.check()?;
-            if let Some(mapped) = bufs.iter().position(|buf| is_sent_by_file(buf)) {
+            // HTTP/2's frames and TLS's records are put together elsewhere.
+            let mapped = self.activity.is_plain().then(|| bufs.iter().position(|buf| is_sent_by_file(buf)));
+            if let Some(mapped) = mapped.flatten() {
                 let result = match mapped {
                     0 => self.poll_send_file(cx, &bufs[0]),
                     _ => self.poll_send_ahead(cx, &bufs[..mapped], total),

@@ -24,6 +24,12 @@ pub trait Outgoing:
     fn take_lines(&mut self) -> Option<Bytes> {
         None
     }
+
+    /// Whether what comes next is the one chunk of a stored body that is on the heap, and so perhaps sent again soon:
+    /// see [`super::copies`].
+    fn is_stored_chunk(&self) -> bool {
+        false
+    }
 }
 
 /// The lines of the response whose head hyper is about to write.

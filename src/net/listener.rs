@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::copies::Plan;
 use super::limits::Permit;
 use super::metrics::{End, NetMetrics, OpenConnection};
 use super::{Connections, Handler, Limits, Phase, Room, conn, copies};
@@ -148,7 +149,7 @@ pub struct Server<H> {
     connections: Arc<Connections>,
     tls: Option<TlsAcceptor>,
     workers: Vec<WorkerPort>,
-    copies: OnceLock<(Room, u64)>,
+    copies: OnceLock<Arc<Plan>>,
     inboxes: parking_lot::Mutex<Vec<Option<mpsc::Receiver<Accepted>>>>,
     /// By worker: each with the number of its listener.
     sockets: parking_lot::Mutex<Vec<Vec<(std::net::TcpListener, Layers, usize)>>>,
@@ -201,17 +202,19 @@ impl<H: Handler> Server<H> {
         *self.limits.write() = Arc::new(limits);
     }
 
-    /// Lets each worker keep so many bytes of copies of what it sends most; to be called before [`Server::run`].
+    /// Lets the workers keep so many bytes of copies of what they send most; to be called before [`Server::run`].
     pub fn let_copy(&self, room: Room, bytes: u64) {
-        let _ = self.copies.set((room, bytes));
+        if let Some(plan) = Plan::new(room, bytes, self.workers.len()) {
+            let _ = self.copies.set(Arc::new(plan));
+        }
     }
 
     /// Accepts and serves on this thread's runtime until a drain has ended, or the node stops.
     pub async fn run(self: Arc<Self>, worker: usize, phase: watch::Receiver<Phase>) -> io::Result<()> {
         let sockets = std::mem::take(&mut self.sockets.lock()[worker]);
         let Some(mut inbox) = self.inboxes.lock()[worker].take() else { return Ok(()) };
-        if let Some((room, bytes)) = self.copies.get() {
-            copies::keep(room.clone(), *bytes);
+        if let Some(plan) = self.copies.get() {
+            copies::keep(plan.clone());
         }
         // Phase changes reach connections through a channel of the worker's own, so that workers
         // share no lock for it.

@@ -158,7 +158,7 @@ impl Node {
         let loop_id = made.map_err(|source| StartError::Store { path: config.store_path.clone(), source })?;
         let workers = config.workers;
         let edge_config = parts::edge_config(&config, &loop_id, None)?;
-        parts::forget_unused_store(&config, lock.as_ref());
+        let lock_of_unused = lock.as_ref().and_then(|lock| lock.try_clone().ok());
         let store = Store::open_with(&config.store, clock, lock)?;
         let access_log = AccessLog::start(&config.access_log)?;
         let purges = parts::open_purges(&config.store, clock)?;
@@ -175,8 +175,7 @@ impl Node {
         let life = LifeMetrics::new();
         let (orders, received) = mpsc::channel(ORDERS);
         let of_store = (&store, &purges, &warmups);
-        let of_node = (&life, &saturation);
-        let registry = parts::registry(&edge, of_store, &net_metrics, &certificates, of_node);
+        let registry = parts::registry(&edge, of_store, &net_metrics, &certificates, (&life, &saturation));
         let parts = Parts {
             registry,
             name: config.name.clone(),
@@ -198,6 +197,7 @@ impl Node {
         let handler = Data { edge: edge.clone(), control: control.clone() };
         let data =
             parts::data_server(handler, &config, (bound, tls), connections.clone(), net_metrics, &store);
+        parts::forget_unused_store(&config, lock_of_unused);
         let of_reload = (edge.clone(), data.clone(), connections, control.clone());
         let reloader = Reloader::new((source, config, loop_id), of_reload, certificates, life.clone());
         Ok(Self {

@@ -144,12 +144,11 @@ pub(super) fn comparison(edge: &Arc<LiveEdge>) -> impl Fn(&str, &[Box<str>], u64
 
 /// What is purged while a node has no disk tier must not come back with it: a store that is there and not used counts as
 /// purged from now on. One that another process has is none of ours.
-pub(super) fn forget_unused_store(config: &Config, inherited: Option<&OwnedFd>) {
+pub(super) fn forget_unused_store(config: &Config, inherited: Option<OwnedFd>) {
     if config.store.disk.path.is_some() {
         return;
     }
     let directory = &config.store_path;
-    let inherited = inherited.and_then(|lock| lock.try_clone().ok());
     let Some(_lock) = store::lock_unused(directory, inherited) else { return };
     match purge::set_aside(directory) {
         Ok(false) => {}
@@ -256,7 +255,7 @@ pub(super) fn registry(
     registry
 }
 
-/// What serves clients. Each worker may keep copies of what it sends most, out of its share of the memory budget.
+/// What serves clients. Its workers may keep copies of what they send most, out of the memory budget.
 pub(super) fn data_server(
     handler: Data,
     config: &Config,
@@ -265,11 +264,11 @@ pub(super) fn data_server(
     metrics: Arc<NetMetrics>,
     store: &Arc<Store>,
 ) -> Arc<Server<Data>> {
-    let workers = config.workers;
-    let server = Server::new(handler, config.limits.clone(), bound, tls, connections, metrics, workers);
+    let (limits, workers) = (config.limits.clone(), config.workers);
+    let server = Server::new(handler, limits, bound, tls, connections, metrics, workers);
     let store = store.clone();
-    let bytes = config.store.memory_bytes / COPIES_DIVISOR / workers as u64;
-    server.let_copy(Arc::new(move |bytes| store.reserve(bytes)), bytes);
+    let room = Arc::new(move |bytes| store.reserve(bytes));
+    server.let_copy(room, config.store.memory_bytes / COPIES_DIVISOR);
     server
 }
 

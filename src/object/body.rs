@@ -131,6 +131,12 @@ impl Reader {
         self.left.end - self.left.start
     }
 
+    /// Whether the next slice is all of the body, in one chunk on the heap.
+    #[inline]
+    pub fn is_at_one_chunk(&self) -> bool {
+        matches!(&*self.body, Body::Heap { chunks, .. } if chunks.len() == 1 && self.left == (0..chunks[0].len() as u64))
+    }
+
     /// The next slice; `None` after the last.
     #[inline]
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Lost>>> {

@@ -1,9 +1,13 @@
 //! The disk tier: what survives a restart, what is served from the log, how full it gets.
 
+use std::fs;
+use std::net::TcpListener;
+
 use rustix::process::Signal;
 
 use crate::support::node::{Node, node};
 use crate::support::origin::{FRESH, Origin};
+use crate::support::process::run;
 use crate::support::request::{get, request};
 use crate::support::{assert_same_bytes, eventually, pattern};
 
@@ -81,6 +85,27 @@ fn what_was_purged_while_there_was_no_disk_tier_does_not_come_back_with_it() {
         node.get("/small").assert_body("another body");
         node.assert_no_panic();
     }
+}
+
+#[test]
+fn a_start_that_fails_leaves_a_store_that_it_would_not_have_used_as_it_is() {
+    let origin = Origin::with("/small", FRESH, "small body");
+    let node = node(&origin).disk(DISK).start();
+    node.get("/small").assert_fwd("uri-miss");
+    await_written(&node, 1);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let node = node.restarted_after(Signal::TERM, |dir| {
+        let file = dir.join("larder.toml");
+        let text = fs::read_to_string(&file).expect("the configuration");
+        let other = text.replacen(&format!("disk = \"{DISK}\""), "disk = \"0\"", 1);
+        fs::write(&file, other.replacen("127.0.0.1:0", &address, 1)).expect("the configuration");
+        let failed = run(&["serve", "--config", file.to_str().expect("a path in UTF-8")]);
+        let told = String::from_utf8_lossy(&failed.stderr);
+        assert!(!failed.status.success() && told.contains("can't listen"), "{told}");
+        fs::write(&file, text).expect("the configuration");
+    });
+    node.get("/small").assert_hit();
 }
 
 #[test]
