@@ -150,7 +150,7 @@ impl AsyncWrite for TrackedIo {
         }
         if total > SMALL_BYTES {
             self.check()?;
-            // HTTP/2's frames and TLS's records are put together elsewhere.
+            // TLS's records are on the heap, and HTTP/2's frames too small to pay, of what `cork.rs` passes on.
             let mapped = self.activity.is_plain().then(|| bufs.iter().position(|buf| is_sent_by_file(buf)));
             if let Some(mapped) = mapped.flatten() {
                 let result = match mapped {

@@ -64,6 +64,12 @@ impl<C: Send + 'static> Spare<C> {
         ready.filter(|file| file.metadata().is_ok_and(|found| found.len() == len))
     }
 
+    /// Whether one is ready; else it is begun, where one can be made.
+    pub fn is_ready(&self, len: u64) -> bool {
+        self.prepare(len);
+        matches!(self.0.lock().state, State::Ready(_))
+    }
+
     fn prepare(&self, len: u64) {
         let mut inner = self.0.lock();
         if inner.charge.is_none() || !matches!(inner.state, State::Nothing) {
