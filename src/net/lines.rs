@@ -26,7 +26,7 @@ pub trait Outgoing:
     }
 
     /// Whether what comes next is the one chunk of a stored body that is on the heap, and so perhaps sent again soon:
-    /// see [`super::copies`].
+    /// see `copies.rs`.
     fn is_stored_chunk(&self) -> bool {
         false
     }
