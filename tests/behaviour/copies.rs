@@ -36,9 +36,27 @@ fn has_huge_pages() -> bool {
     arena.map(file, HUGE_PAGE_BYTES).expect("a mapping").collapse().is_ok()
 }
 
+/// Whether the node sends from copies. A file that is being made ready is mapped too, for some milliseconds.
 fn has_copies(node: &Node) -> bool {
-    let mappings = fs::read_to_string(format!("/proc/{}/maps", node.pid())).expect("its mappings");
-    mappings.contains("memfd:larder-copies")
+    let is_mapped = || {
+        let mappings = fs::read_to_string(format!("/proc/{}/maps", node.pid())).expect("its mappings");
+        mappings.contains("memfd:larder-copies")
+    };
+    let settled = || {
+        sleep(Duration::from_millis(50));
+        true
+    };
+    is_mapped() && settled() && is_mapped()
+}
+
+/// Sends until there are copies: one can be made once a file is ready, which a thread sees to.
+#[track_caller]
+fn send_until_copied(node: &Node, mut send: impl FnMut()) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !has_copies(node) && Instant::now() < deadline {
+        send();
+    }
+    assert!(has_copies(node) || !has_huge_pages(), "there are huge pages, and no copy in them");
 }
 
 fn assert_bodies(client: &mut Client, generation: u64) {
@@ -68,12 +86,7 @@ fn copies_have_the_bytes_of_their_bodies_whatever_was_there_before() {
     for path in PATHS {
         node.await_hit(path);
     }
-    // A copy can be made once a file is ready, which a thread sees to.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !has_copies(&node) && Instant::now() < deadline {
-        assert_bodies(&mut plain, 1);
-    }
-    assert!(has_copies(&node) || !has_huge_pages(), "there are huge pages, and no copy in them");
+    send_until_copied(&node, || assert_bodies(&mut plain, 1));
     let client = ca.client(&["http/1.1"]);
     let mut secure = Client::connect_tls(node.https(), "test.example", &client).expect("a handshake");
     assert_bodies(&mut secure, 1);
@@ -98,10 +111,9 @@ fn a_client_that_reads_slowly_gets_every_byte_of_a_copy() {
     let node = node(&origin).workers(1).memory("300MiB").disk("64MiB").start();
     node.await_hit(path);
     let mut fast = Client::connect(node.http());
-    for _ in 0..SENDS {
+    send_until_copied(&node, || {
         assert!(fast.exchange(&get(path)).body == body(path, 3), "other bytes");
-        sleep(Duration::from_millis(1));
-    }
+    });
     // More than the sockets' buffers take.
     const MANY: usize = 600;
     let mut slow = Client::connect(node.http());
