@@ -343,6 +343,6 @@ fn meta_bytes<'a>(frame: &Frame, bytes: &'a [u8]) -> Option<&'a [u8]> {
 /// The bytes of a part, if they are what was written.
 fn read_part(segment: &Segment, place: Place) -> Option<Bytes> {
     let mut bytes = vec![0; place.length as usize];
-    segment.file().read_at(&mut bytes, u64::from(place.offset), false).ok()?;
+    segment.file().read_at(&mut bytes, u64::from(place.offset)).ok()?;
     (Sum::of(&bytes) == place.sum).then(|| Bytes::from(bytes))
 }

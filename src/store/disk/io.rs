@@ -1,7 +1,7 @@
 //! What the log needs of a file system, and no more, so that its tests can put a failing and crashing one below it.
 //!
 //! [`Directory`] is files, [`Memory`] the same without a disk (`disk = 0`). Not here: what is in a segment, when it is
-//! synced, mapping it, and waiting: every call may block except a read that is told not to.
+//! synced, mapping it, and waiting: every call may block but [`DiskFile::is_in_memory`].
 //!
 //! What is certain after a loss of power:
 //! - [`Disk::create`] returned: the file is there, in its full length. It syncs file and directory; until it returns the
@@ -18,7 +18,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -27,10 +28,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev, retry_on_intr};
+use rustix::io::{Errno, pwritev, retry_on_intr};
 
 use crate::object::Charge;
-use crate::region::{Spare, memory_file};
+use crate::region::{Mapping, Spare, memory_file};
 
 /// Buffers that the kernel takes in one call (`IOV_MAX`).
 const MAX_BUFFERS: usize = 1024;
@@ -80,9 +81,13 @@ pub(super) trait DiskFile: Send + Sync + fmt::Debug {
     /// forgets which pages it could not write, and the next `fdatasync` would succeed without them.
     fn sync(&self) -> io::Result<()>;
 
-    /// Fills the buffer or fails. With `no_wait` it fails with `WouldBlock` rather than wait for the medium, also at the
-    /// end of the file, and always where kernel or file system can't tell.
-    fn read_at(&self, buf: &mut [u8], offset: u64, no_wait: bool) -> io::Result<()>;
+    /// Fills the buffer or fails.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Whether a range of its mapping can be read without waiting for the medium.
+    fn is_in_memory(&self, mapping: &Mapping, range: Range<u64>) -> bool {
+        mapping.is_resident(range)
+    }
 }
 
 /// `segments/NNNNNNNN.seg` below a directory.
@@ -210,8 +215,8 @@ impl DiskFile for SegmentFile {
         self.file.sync_data().inspect_err(|_| self.sync_failed.store(true, Relaxed))
     }
 
-    fn read_at(&self, buf: &mut [u8], offset: u64, no_wait: bool) -> io::Result<()> {
-        if no_wait { read_cached(&self.file, buf, offset) } else { self.file.read_exact_at(buf, offset) }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
     }
 }
 
@@ -283,8 +288,12 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
-    fn read_at(&self, buf: &mut [u8], offset: u64, _no_wait: bool) -> io::Result<()> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
+    }
+
+    fn is_in_memory(&self, _: &Mapping, _: Range<u64>) -> bool {
+        true
     }
 }
 
@@ -311,24 +320,6 @@ pub(super) fn write_all(
 
 fn write_some(file: &File, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
     Ok(retry_on_intr(|| pwritev(file, bufs, offset))?)
-}
-
-fn read_cached(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buf.is_empty() {
-        let read = || preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT);
-        match retry_on_intr(read) {
-            // Nothing may be the end, or (Linux 5.9 and 5.10, preadv2(2)) not cached: the read that waits will tell.
-            Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                return Err(ErrorKind::WouldBlock.into());
-            }
-            Ok(read) => {
-                buf = &mut buf[read..];
-                offset += read as u64;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// Also those above it; each name that is made is synced.

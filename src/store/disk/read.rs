@@ -1,6 +1,7 @@
 //! From the log back into memory.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -18,6 +19,7 @@ use super::segment::Segment;
 use crate::object::{
     Body, CHUNK_OVERHEAD_BYTES, Delta, Encoded, Encodings, Made, Object, Part, Place, Sum, charged_chunk,
 };
+use crate::region::{self, Poisoned};
 use crate::rules::key::{CacheKey, KeyHash};
 use crate::store::Entry;
 
@@ -30,8 +32,8 @@ enum Failure {
     Bad(#[from] Bad),
 }
 
-/// What is read of a frame first: its meta is in it nearly always, and a body that costs less to copy than to leave there.
-const FIRST_BYTES: u64 = 4096;
+/// A frame up to here costs less to copy than to leave where it is, whether memory has room or not.
+const COPIED_BYTES: u64 = 4096;
 
 /// A segment, held so that its slot stays its own, and what was read from it.
 type Read = (Arc<Segment>, Result<Option<Entry>, Failure>);
@@ -83,7 +85,7 @@ impl Tier {
     /// The bytes of the frame that the index points at, and its segment. Waits for the disk.
     pub(super) fn read_frame(&self, found: Found) -> io::Result<(Arc<Segment>, Vec<u8>)> {
         let segment = self.table.at(found.location.slot).ok_or(io::ErrorKind::NotFound)?;
-        let bytes = read_at(&segment, found, u64::MAX, false)?;
+        let bytes = read_at(&segment, found)?;
         Ok((segment, bytes))
     }
 
@@ -135,39 +137,58 @@ impl Tier {
     /// `None`: its segment has left the store.
     fn read(&self, key: &CacheKey, found: Found, no_wait: bool) -> Option<Read> {
         let segment = self.table.at(found.location.slot)?;
-        let read = self.read_from(&segment, key, found, no_wait);
+        let read = if no_wait {
+            self.read_mapped(&segment, key, found)
+        } else {
+            self.read_copy(&segment, key, found)
+        };
         Some((segment, read))
     }
 
-    fn read_from(
+    /// From where it lies, if that is in memory: on the way of a hit, what `preadv2` copied from there first was a tenth of
+    /// one of 16 KiB.
+    fn read_mapped(
         &self,
         segment: &Arc<Segment>,
         key: &CacheKey,
         found: Found,
-        no_wait: bool,
     ) -> Result<Option<Entry>, Failure> {
+        let range = range_of(segment, found);
+        let bytes = segment.in_memory(range).ok_or(io::Error::from(io::ErrorKind::WouldBlock))?;
         let length = u64::from(found.length);
         // Twice, since it weighs more in memory, and the last place of a full tier is not for who comes by chance.
-        let has_room = length <= FIRST_BYTES || self.budget.has_room(2 * length);
-        // What waits for the disk brings in all at once.
-        let first = if has_room || !no_wait { length } else { FIRST_BYTES };
-        let mut bytes = read_at(segment, found, first, no_wait)?;
-        let frame = Frame::decode(&bytes, segment.id, found.location.offset)?;
-        let body_at = format::HEADER_BYTES + frame.meta_bytes as usize;
-        if body_at > bytes.len() {
-            bytes = read_at(segment, found, body_at as u64, no_wait)?;
+        let has_room = length <= COPIED_BYTES || self.budget.has_room(2 * length);
+        let own = Own { segment, bytes, found, body_at: 0, has_room, is_in_memory: true };
+        match region::guarded(|| self.entry(key, own)) {
+            Ok(read) if !segment.is_bad() => read,
+            _ => Err(io::Error::other(Poisoned).into()),
         }
-        let meta = bytes.get(format::HEADER_BYTES..body_at).ok_or(Bad::Shape)?;
-        if Sum::of(meta) != frame.sum {
-            return Err(Bad::Sum.into());
-        }
+    }
+
+    /// The same, waiting.
+    fn read_copy(
+        &self,
+        segment: &Arc<Segment>,
+        key: &CacheKey,
+        found: Found,
+    ) -> Result<Option<Entry>, Failure> {
+        let bytes = read_at(segment, found)?;
+        // What waited for the disk brings its body along.
+        let own = Own { segment, bytes: &bytes, found, body_at: 0, has_room: true, is_in_memory: false };
+        self.entry(key, own)
+    }
+
+    fn entry(&self, key: &CacheKey, mut own: Own<'_>) -> Result<Option<Entry>, Failure> {
+        let frame = Frame::decode(own.bytes, own.segment.id, own.found.location.offset)?;
+        own.body_at = format::HEADER_BYTES + frame.meta_bytes as usize;
+        let meta = own.bytes.get(format::HEADER_BYTES..own.body_at).ok_or(Bad::Shape)?;
+        own.compare(meta, frame.sum)?;
         let meta = Meta::decode(meta)?;
         if meta.key != key.canonical() {
             // Two keys with one fingerprint: the other one is stored.
             return Ok(None);
         }
-        let must_revalidate = found.must_revalidate || frame.flags & FLAG_MUST_REVALIDATE != 0;
-        let own = Own { segment, bytes: &bytes, body_at, frame_at: found.location.offset, has_room };
+        let must_revalidate = own.found.must_revalidate || frame.flags & FLAG_MUST_REVALIDATE != 0;
         let mut variants = Vec::with_capacity(meta.variants.len());
         for variant in &meta.variants {
             if let Some(object) = self.object(key, variant, &own)? {
@@ -244,9 +265,7 @@ impl Tier {
         {
             let place = part.place();
             let data = own.slice(place).ok_or(Bad::Shape)?;
-            if Sum::of(data) != place.sum {
-                return Err(Bad::Sum.into());
-            }
+            own.compare(data, place.sum)?;
             if let Some(charge) = self.budget.reserve(data.len() as u64 + CHUNK_OVERHEAD_BYTES) {
                 let body = Body::new(vec![charged_chunk(data, charge)]);
                 return Ok(Some((body, Some(own.absolute(place)))));
@@ -255,7 +274,8 @@ impl Tier {
         let mut end = 0;
         let mut mapped = Vec::with_capacity(parts.len());
         for part in parts {
-            let (segment, place) = if part.segment() == OWN {
+            let is_own = part.segment() == OWN;
+            let (segment, place) = if is_own {
                 (own.segment.clone(), own.absolute(part.place()))
             } else {
                 let Some(segment) = self.table.get(part.segment()) else { return Ok(None) };
@@ -263,40 +283,54 @@ impl Tier {
             };
             let bytes: Bytes = segment.slice(place.offset, place.length).ok_or(Bad::Shape)?;
             end += u64::from(place.length);
-            mapped.push(Arc::new(Part::new(segment, bytes, place, (key, end), false)));
+            let is_warm = is_own && own.is_in_memory && segment.is_compared(place);
+            mapped.push(Arc::new(Part::new(segment, bytes, place, (key, end), is_warm)));
         }
         Ok(Some((Body::mapped(mapped), None)))
     }
 }
 
-/// The frame that an entry was read from.
+/// The frame that an entry is read from.
 struct Own<'a> {
     segment: &'a Arc<Segment>,
+    found: Found,
     bytes: &'a [u8],
+    /// Where in `bytes` its body begins.
     body_at: usize,
-    frame_at: u32,
     /// Whether the memory tier has room for its bodies. Else they are served from the mapping: reading, comparing and
     /// copying what pushes out something else, and is soon pushed out itself, cost a quarter of a hit of 16 KiB.
     has_room: bool,
+    /// Whether all of its mapped bytes are in memory.
+    is_in_memory: bool,
 }
 
 impl Own<'_> {
+    /// Compares bytes of it with their sum; what this process has written and is in memory is taken as it is, as large bodies
+    /// are. To compare it for each hit was a tenth of one of 1 KiB.
+    fn compare(&self, bytes: &[u8], sum: Sum) -> Result<(), Bad> {
+        let is_known = self.is_in_memory && self.segment.is_written_here();
+        if is_known || Sum::of(bytes) == sum { Ok(()) } else { Err(Bad::Sum) }
+    }
+
     fn slice(&self, place: Place) -> Option<&[u8]> {
         let from = self.body_at + place.offset as usize;
         self.bytes.get(from..from + place.length as usize)
     }
 
     fn absolute(&self, place: Place) -> Place {
-        Place { offset: self.frame_at + self.body_at as u32 + place.offset, ..place }
+        Place { offset: self.found.location.offset + self.body_at as u32 + place.offset, ..place }
     }
 }
 
-/// A frame, or the first `bytes` of it. The index rounds lengths up, so a frame at a segment's end is asked for only as far
-/// as it may go.
-fn read_at(segment: &Segment, found: Found, bytes: u64, no_wait: bool) -> io::Result<Vec<u8>> {
+/// Where a frame lies. The index rounds lengths up, so one at a segment's end goes only as far as it may.
+fn range_of(segment: &Segment, found: Found) -> Range<u64> {
     let offset = u64::from(found.location.offset);
-    let length = u64::from(found.length).min(bytes).min(segment.length.saturating_sub(offset));
-    let mut bytes = vec![0; length as usize];
-    segment.file().read_at(&mut bytes, offset, no_wait)?;
+    offset..(offset + u64::from(found.length)).min(segment.length).max(offset)
+}
+
+fn read_at(segment: &Segment, found: Found) -> io::Result<Vec<u8>> {
+    let range = range_of(segment, found);
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    segment.file().read_at(&mut bytes, range.start)?;
     Ok(bytes)
 }

@@ -108,7 +108,7 @@ fn surplus(tier: &Tier, files: &mut Vec<(u32, u64)>) -> Vec<(u32, u64)> {
 
 fn refuse_other_format(tier: &Tier, id: u32, length: u64) -> io::Result<()> {
     let mut header = [0; HEADER_BYTES];
-    let read = tier.shared.disk.open(id).and_then(|file| file.read_at(&mut header, 0, false));
+    let read = tier.shared.disk.open(id).and_then(|file| file.read_at(&mut header, 0));
     match read.map(|()| format::check_segment(&header, id, length)) {
         Ok(Err(bad @ Bad::Format(_))) => Err(other_format(&bad)),
         _ => Ok(()),
@@ -141,7 +141,7 @@ fn open_segment(tier: &Arc<Tier>, id: u32, length: u64) -> io::Result<Option<Rea
     }
     let file = tier.shared.disk.open(id)?;
     let mut header = [0; HEADER_BYTES];
-    file.read_at(&mut header, 0, false)?;
+    file.read_at(&mut header, 0)?;
     let checked = format::check_segment(&header, id, length);
     if let Err(bad @ Bad::Format(_)) = &checked {
         return Err(other_format(bad));
@@ -188,11 +188,11 @@ pub(super) fn read_frames(id: u32, length: u64, file: &dyn DiskFile) -> io::Resu
     let invalid = |bad: Bad| io::Error::new(io::ErrorKind::InvalidData, bad.to_string());
     let mut trailer = [0; HEADER_BYTES];
     let trailer_at = length.saturating_sub(HEADER_BYTES as u64);
-    file.read_at(&mut trailer, trailer_at, false)?;
+    file.read_at(&mut trailer, trailer_at)?;
     let trailer = Trailer::decode(&trailer, id).map_err(invalid)?;
     let footer_at = trailer_at.checked_sub(trailer.footer_bytes()).ok_or_else(|| invalid(Bad::Shape))?;
     let mut footer = vec![0; trailer.footer_bytes() as usize];
-    file.read_at(&mut footer, footer_at, false)?;
+    file.read_at(&mut footer, footer_at)?;
     trailer.decode_entries(&footer, footer_at).map_err(invalid)
 }
 

@@ -269,12 +269,12 @@ impl Tier {
         let offset = u64::from(found.location.offset);
         let whole = u64::from(found.length).min(segment.length.saturating_sub(offset)) as usize;
         let mut bytes = vec![0; whole.min(HEAD_BYTES)];
-        segment.file().read_at(&mut bytes, offset, false)?;
+        segment.file().read_at(&mut bytes, offset)?;
         let Ok(frame) = Frame::decode(&bytes, segment.id, found.location.offset) else { return Ok(None) };
         let needed = (format::HEADER_BYTES + frame.meta_bytes as usize).min(whole);
         if needed > bytes.len() {
             bytes.resize(needed, 0);
-            segment.file().read_at(&mut bytes[HEAD_BYTES..], offset + HEAD_BYTES as u64, false)?;
+            segment.file().read_at(&mut bytes[HEAD_BYTES..], offset + HEAD_BYTES as u64)?;
         }
         Ok(Some((segment, bytes)))
     }

@@ -166,6 +166,15 @@ impl Segment {
         (range.end as u64 <= self.length).then(|| self.bytes.slice(range))
     }
 
+    /// The mapped bytes of a range, if they can be read without a wait. To be read inside of [`region::guarded`].
+    pub(super) fn in_memory(&self, range: Range<u64>) -> Option<&[u8]> {
+        let mapping = self.mapping.mapping.as_ref().filter(|mapping| !mapping.is_bad())?;
+        if range.end > self.length || !self.file.is_in_memory(mapping, range.clone()) {
+            return None;
+        }
+        self.bytes.get(range.start as usize..range.end as usize)
+    }
+
     /// Adds to the bytes that are referred to, or takes away.
     pub(super) fn account(&self, bytes: i64) {
         self.live_bytes.fetch_add(bytes, Relaxed);
@@ -271,7 +280,13 @@ impl Segment {
         self.compare(place)
     }
 
-    fn is_compared(&self, place: Place) -> bool {
+    /// Whether all of it was written by this process.
+    pub(super) fn is_written_here(&self) -> bool {
+        self.verified.is_none()
+    }
+
+    /// Whether the sum of a place need not be compared any more.
+    pub(super) fn is_compared(&self, place: Place) -> bool {
         self.verified.as_ref().is_none_or(|verified| verified.lock().contains(&place.offset))
     }
 

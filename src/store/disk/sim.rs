@@ -14,7 +14,7 @@ mod inode;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::ops::RangeBounds;
+use std::ops::{Range, RangeBounds};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Weak};
@@ -27,6 +27,7 @@ use faults::{Faults, Outcome, Random};
 use inode::Inode;
 
 use super::io::{Disk, DiskFile, write_all};
+use crate::region::Mapping;
 
 /// See the module. Clones are the same disk.
 #[derive(Clone, Debug)]
@@ -290,16 +291,18 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn read_at(&self, buf: &mut [u8], offset: u64, no_wait: bool) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
-        if let Outcome::Fail(error) | Outcome::Stop(error) = state.faults.begin(Operation::Read) {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Outcome::Fail(error) | Outcome::Stop(error) = self.disk.0.lock().faults.begin(Operation::Read)
+        {
             return Err(error.into());
         }
-        if no_wait && state.faults.cold {
-            return Err(Errno::AGAIN.into());
-        }
-        drop(state);
         self.view.read_exact_at(buf, offset)
+    }
+
+    /// A page that can't be read is in no memory.
+    fn is_in_memory(&self, _: &Mapping, _: Range<u64>) -> bool {
+        let faults = &mut self.disk.0.lock().faults;
+        !faults.cold && faults.begin(Operation::Read) == Outcome::Go
     }
 }
 

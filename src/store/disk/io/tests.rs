@@ -23,7 +23,7 @@ impl Drop for Folder {
 
 fn read(file: &Arc<dyn DiskFile>, len: usize, offset: u64) -> Vec<u8> {
     let mut buf = vec![0xff; len];
-    file.read_at(&mut buf, offset, false).unwrap();
+    file.read_at(&mut buf, offset).unwrap();
     buf
 }
 
@@ -43,7 +43,7 @@ fn check(disk: &dyn Disk) {
     file.write_at(&bufs[..1], 128).unwrap();
     file.sync().unwrap();
     assert_eq!(read(&file, 9, 127), b"\0one two\0");
-    assert_eq!(kind(file.read_at(&mut [0; 2], 9_999, false)), Some(ErrorKind::UnexpectedEof));
+    assert_eq!(kind(file.read_at(&mut [0; 2], 9_999)), Some(ErrorKind::UnexpectedEof));
 
     // More than the kernel takes at once.
     let many: Vec<[u8; 1]> = (0..3000).map(|n| [n as u8]).collect();
@@ -132,26 +132,6 @@ fn a_path_that_is_a_file_is_an_error() {
     assert!(Directory::new(&folder.0.join("file")).is_err());
     fs::write(folder.0.join("segments"), "").unwrap();
     assert_eq!(kind(Directory::new(&folder.0)), Some(ErrorKind::AlreadyExists));
-}
-
-/// Whether a page is cached is the kernel's affair; what is read is right if it says that it was.
-#[test]
-fn a_read_that_must_not_wait_gives_all_or_would_block() {
-    let folder = Folder::new();
-    let disk = Directory::new(&folder.0).unwrap();
-    let file = disk.create(1, 8192).unwrap();
-    file.write_at(&[IoSlice::new(&[7; 8192])], 0).unwrap();
-    let mut buf = [0; 8192];
-    match file.read_at(&mut buf, 0, true) {
-        Ok(()) => assert_eq!(buf, [7; 8192]),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-    }
-    assert_eq!(kind(file.read_at(&mut buf, 1, true)), Some(ErrorKind::WouldBlock), "beyond the end");
-    file.read_at(&mut [], 0, true).unwrap();
-
-    let file = Memory::default().create(1, 8192).unwrap();
-    file.read_at(&mut buf, 0, true).unwrap();
-    assert_eq!(buf, [0; 8192]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn write(file: &Arc<dyn DiskFile>, bytes: &[u8], offset: u64) -> io::Result<()> 
 fn content(disk: &SimDisk, id: u32) -> Option<Vec<u8>> {
     let len = disk.list().unwrap().into_iter().find(|(found, _)| *found == id)?.1;
     let mut buf = vec![0; len as usize];
-    disk.open(id).unwrap().read_at(&mut buf, 0, false).unwrap();
+    disk.open(id).unwrap().read_at(&mut buf, 0).unwrap();
     Some(buf)
 }
 
@@ -107,7 +107,7 @@ fn operations_fail_as_planned_and_by_kind() {
     let results: Vec<_> = (0..4).map(|n| error(write(&file, &[1], n))).collect();
     let eio = Some(Errno::IO.raw_os_error());
     assert_eq!(results, [None, eio, eio, None]);
-    assert_eq!(error(file.read_at(&mut [0], 0, false)), eio);
+    assert_eq!(error(file.read_at(&mut [0], 0)), eio);
     assert_eq!(content(&disk, 1).unwrap()[..5], [1, 0, 0, 1, 0]);
     assert_eq!((disk.operations(), disk.count(Operation::Write), disk.count(Operation::Read)), (6, 4, 2));
 }
@@ -159,17 +159,6 @@ fn short_writes_are_completed() {
     file.write_at(&[IoSlice::new(&bytes[..300]), IoSlice::new(&bytes[300..])], 0).unwrap();
     assert_eq!(content(&disk, 1), Some(bytes));
     assert!(disk.count(Operation::Write) > 1);
-}
-
-#[test]
-fn a_cold_disk_makes_readers_wait() {
-    let disk = half_synced(0);
-    let file = disk.open(1).unwrap();
-    file.read_at(&mut [0], 0, true).unwrap();
-    disk.set_cold(true);
-    let kind = file.read_at(&mut [0], 0, true).err().map(|error| error.kind());
-    assert_eq!(kind, Some(ErrorKind::WouldBlock));
-    file.read_at(&mut [0], 0, false).unwrap();
 }
 
 #[test]
