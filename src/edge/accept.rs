@@ -9,6 +9,7 @@ use super::flight::Unshared;
 use super::purged::take_tags;
 use super::resume;
 use crate::object::{Head, Offer};
+use crate::rules::encoding::{self, Coding};
 use crate::rules::freshness::Freshness;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
@@ -33,6 +34,9 @@ impl Fill {
             (answer.kind == Kind::Whole).then(|| compress.offer(status, &headers, size.exact())).flatten();
         let mut selecting =
             self.selecting(&headers, offer).ok_or(Unshared::NotStored(storable::NotStored::VaryStar))?;
+        if answer.kind != Kind::Whole && is_coded_beyond(&selecting.0, &headers, &self.request) {
+            return Err(Unshared::NotStored(storable::NotStored::Vary));
+        }
         if answer.kind == Kind::Part && !matches!(self.wanted, Wanted::Slice(..)) {
             // A part is for who asks for the same; whom it serves besides is decided when it is asked for.
             let names = selecting.0.names().iter().cloned().chain([header::RANGE]).collect();
@@ -118,6 +122,17 @@ impl Fill {
             }
         }
     }
+}
+
+/// Whether a response varies on Accept-Encoding, and has a coding that the key does not tell of: it is keyed by the codings
+/// that are known here, and who passes through asks for whatever a client accepts.
+fn is_coded_beyond(rule: &VaryRule, headers: &HeaderMap, request: &HeaderMap) -> bool {
+    let is_keyed = |coding: Coding| match encoding::normalize(request) {
+        _ if coding == Coding::Identity => true,
+        Some(known) => known.split(", ").any(|known| known == coding.as_str()),
+        None => false,
+    };
+    rule.names().contains(&header::ACCEPT_ENCODING) && !Coding::of(headers).is_some_and(is_keyed)
 }
 
 /// A recipient with a clock gives a response the Date that it lacks (RFC 9110 §6.6.1).

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, Uri, header};
 
-use super::admit::{self, Fields};
+use super::admit;
 use super::answer::Answer;
 use super::body::Body;
 use super::config::Site;
+use super::fields::Fields;
 use super::metrics::Outcome;
 use super::record::{Asked, Record};
 use super::{CACHE_STATUS, Edge, client, respond};

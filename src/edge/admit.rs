@@ -13,9 +13,12 @@ use super::Edge;
 use super::addressed::{is_purge_location, is_purge_method};
 use super::client::{self, Client};
 use super::config::{Config, Site, Treatment};
+use super::fields::Fields;
+use super::forward;
 use super::refusal::{Reason, Refusal};
 use super::route::{Route, Url};
 use crate::net::{ConnInfo, RequestBody};
+use crate::rules::hop;
 use crate::rules::invalidate::Target;
 use crate::rules::key::{self, BadTarget, CacheKey, Scheme};
 
@@ -27,48 +30,6 @@ pub(super) struct Admitted {
     pub(super) fields: Fields,
     /// The node itself asks: no client is to be limited for it.
     pub(super) is_own: bool,
-}
-
-/// Which of the fields that change an answer a request has: one look at its names instead of a search
-/// for each of them.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "a set")]
-pub(super) struct Fields {
-    has_transfer_encoding: bool,
-    has_cdn_loop: bool,
-    /// Preconditions, `If-Range` among them.
-    pub(super) has_conditions: bool,
-    pub(super) has_range: bool,
-    /// Whether it asks how the response was found.
-    pub(super) has_debug: bool,
-}
-
-impl Fields {
-    /// The same look finds the Host lines: the last, and how many.
-    pub(super) fn of(headers: &HeaderMap) -> (Self, Option<&HeaderValue>, usize) {
-        let mut fields = Self::default();
-        let (mut host, mut hosts) = (None, 0);
-        for (name, value) in headers {
-            match *name {
-                header::HOST => {
-                    host = Some(value);
-                    hosts += 1;
-                }
-                header::RANGE => fields.has_range = true,
-                header::IF_NONE_MATCH
-                | header::IF_MODIFIED_SINCE
-                | header::IF_MATCH
-                | header::IF_UNMODIFIED_SINCE
-                | header::IF_RANGE => fields.has_conditions = true,
-                header::TRANSFER_ENCODING => fields.has_transfer_encoding = true,
-                _ => {
-                    fields.has_cdn_loop |= *name == super::CDN_LOOP;
-                    fields.has_debug |= *name == super::LARDER_DEBUG;
-                }
-            }
-        }
-        (fields, host, hosts)
-    }
 }
 
 impl Deref for Admitted {
@@ -83,6 +44,18 @@ impl Admitted {
     /// A request of the node's own, for what a URL was found to be.
     pub(super) fn own(route: Route, client: Client, headers: &HeaderMap) -> Self {
         Self { route: Arc::new(route), client, fields: Fields::of(headers).0, is_own: true }
+    }
+
+    /// Takes out of a request what does not reach the origin because of who sends it, and how: a response is stored for
+    /// requests like the one that the origin has seen.
+    #[inline]
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        if self.fields.has_nominations {
+            hop::strip_nominated(headers);
+        }
+        if self.fields.has_claims && !self.client.is_behind_proxy {
+            forward::strip_claims(headers);
+        }
     }
 
     /// The normalised host.

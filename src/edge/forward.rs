@@ -91,8 +91,7 @@ impl Edge {
             headers.append(&CDN_LOOP, id);
         }
         if !client.is_behind_proxy {
-            let claimed: Vec<_> = headers.keys().filter(|name| tells_of_the_client(name)).cloned().collect();
-            remove_all(headers, &claimed);
+            strip_claims(headers);
         }
         // Never the client's: what a surrogate can do may change the answer, and is no part of the cache key.
         headers.insert(&SURROGATE_CAPABILITY, self.surrogate_capability.clone());
@@ -203,7 +202,8 @@ fn name_the_content(headers: &mut HeaderMap) {
 
 /// Fields by which a proxy tells an origin what it knows of a client or of its URL. Of anybody else they
 /// are claims, and none is part of the cache key.
-fn tells_of_the_client(name: &header::HeaderName) -> bool {
+#[inline]
+pub(super) fn tells_of_the_client(name: &header::HeaderName) -> bool {
     const OTHERS: [&str; 8] = [
         "forwarded",
         "front-end-https",
@@ -215,6 +215,12 @@ fn tells_of_the_client(name: &header::HeaderName) -> bool {
         "x-rewrite-url",
     ];
     name.as_str().starts_with("x-forwarded") || OTHERS.contains(&name.as_str())
+}
+
+/// Takes them out.
+pub(super) fn strip_claims(headers: &mut HeaderMap) {
+    let claimed: Vec<_> = headers.keys().filter(|name| tells_of_the_client(name)).cloned().collect();
+    remove_all(headers, &claimed);
 }
 
 /// Adds a member to a list field and keeps it on one line: many servers read only the first.

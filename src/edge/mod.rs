@@ -34,6 +34,7 @@ mod debug;
 mod delta;
 mod encode;
 mod explain;
+mod fields;
 mod fill;
 mod fills;
 mod flight;
@@ -220,6 +221,7 @@ impl Edge {
                 return Answer::now(Record::open(self, &asked, outcome, response));
             }
         };
+        admitted.strip(&mut parts.headers);
         trail::begin(&mut parts, &self.access_log);
         let now = self.clock.at(started);
         let step = self.step(&admitted, &parts, now);

@@ -4,7 +4,7 @@
 //! routing, access or caching depend: a sender must not nominate those (RFC 9110 §7.6.1), and one that does anyway tries to
 //! change what we store or whom the origin sees.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::fields;
 
@@ -83,9 +83,24 @@ pub fn strip_response(headers: &mut HeaderMap) {
     strip(headers, &RESPONSE);
 }
 
-/// Before a request is forwarded, and before it is keyed.
+/// Before a request is forwarded.
 pub fn strip_request(headers: &mut HeaderMap) {
     strip(headers, &REQUEST);
+}
+
+/// Before a request is keyed: of what [`strip_request`] removes, what its sender chooses. A field that the origin does not
+/// see selects nothing.
+pub fn strip_nominated(headers: &mut HeaderMap) {
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
+}
+
+/// Whether a Connection line may name fields; most say `keep-alive` or `close`.
+#[must_use]
+pub fn nominates(line: &HeaderValue) -> bool {
+    let line = line.as_bytes();
+    !line.eq_ignore_ascii_case(b"keep-alive") && !line.eq_ignore_ascii_case(b"close")
 }
 
 /// Whether [`strip_response`] would remove a field of this name when nothing nominates it.
@@ -94,9 +109,7 @@ pub(super) fn is_response_hop(name: &HeaderName) -> bool {
 }
 
 fn strip(headers: &mut HeaderMap, listed: &[&str]) {
-    for name in nominated(headers) {
-        headers.remove(name);
-    }
+    strip_nominated(headers);
     for name in listed {
         headers.remove(*name);
     }
@@ -113,8 +126,6 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -151,6 +162,16 @@ mod tests {
             strip_request(&mut request);
             assert!(request.is_empty(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_a_sender_nominates_is_taken_out_alone() {
+        let mut request =
+            headers(&[("connection", "accept-language, te"), ("accept-language", "de"), ("x", "1")]);
+        strip_nominated(&mut request);
+        assert_eq!(request, headers(&[("connection", "accept-language, te"), ("x", "1")]));
+        let says = |line| nominates(&HeaderValue::from_static(line));
+        assert!(!says("Keep-Alive") && !says("close") && says("close, x") && says("x"));
     }
 
     #[test]

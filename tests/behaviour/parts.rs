@@ -93,3 +93,23 @@ fn a_part_survives_a_restart() {
     let node = node.restarted(Signal::KILL);
     range("7-8").to(&node).assert_status(206).assert_hit().assert_body("78");
 }
+
+#[test]
+fn a_part_in_a_coding_that_is_no_part_of_the_key_is_not_stored() {
+    let origin = Origin::start();
+    origin.on("/a", |seen| {
+        let coding = if seen.joined("accept-encoding").contains("deflate") { "deflate" } else { "identity" };
+        let fields = [
+            ("Cache-Control", "max-age=600"),
+            ("ETag", "\"a\""),
+            ("Vary", "Accept-Encoding"),
+            ("Content-Encoding", coding),
+            ("Content-Range", "bytes 0-7/20"),
+        ];
+        respond(206, &fields, if coding == "deflate" { "deflated" } else { "as it is" })
+    });
+    let node = forwarding(&origin);
+    range("0-7").with("Accept-Encoding", "deflate").to(&node).assert_body("deflated");
+    range("0-7").to(&node).assert_fwd("uri-miss").assert_body("as it is");
+    range("0-7").to(&node).assert_hit().assert_body("as it is");
+}

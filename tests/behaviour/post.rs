@@ -171,3 +171,20 @@ fn a_body_that_breaks_off_is_not_stored() {
     origin.fixed("/a", 200, FRESH, "whole");
     node.get("/a").assert_fwd("uri-miss").assert_body("whole");
 }
+
+#[test]
+fn an_answer_in_a_coding_that_is_no_part_of_the_key_is_for_who_asked_alone() {
+    let origin = Origin::start();
+    origin.on("/a", |seen| {
+        let coding = if seen.joined("accept-encoding").contains("deflate") { "deflate" } else { "identity" };
+        let fields = [KEPT[0], KEPT[1], ("Vary", "Accept-Encoding"), ("Content-Encoding", coding)];
+        respond(200, &fields, coding)
+    });
+    let node = node(&origin).cache(ON).start();
+    let coded = request("POST", "/a").with("Accept-Encoding", "deflate").to(&node);
+    coded.assert_status(200).assert_body("deflate");
+    assert!(!coded.is_stored(), "{:?}", coded.fields);
+    node.get("/a").assert_fwd("uri-miss").assert_body("identity");
+    request("POST", "/a").to(&node).assert_body("identity");
+    node.get("/a").assert_hit().assert_body("identity");
+}

@@ -159,3 +159,34 @@ fn languages_are_only_compared_by_default() {
     get("/a").with("Accept-Language", "de").to(&node).assert_fwd("vary-miss");
     get("/a").with("Accept-Language", "de, en").to(&node).assert_fwd("vary-miss");
 }
+
+#[test]
+fn a_field_that_a_client_keeps_from_the_origin_selects_nothing() {
+    for nominating in ["X-Kind", "close, x-kind", "keep-alive,X-KIND"] {
+        let origin = varying(&["X-Kind"]);
+        let node = node(&origin).start();
+        let hidden = || get("/a").with("Connection", nominating).with("X-Kind", "1").to(&node);
+        hidden().assert_body("none");
+        assert_eq!(origin.last("/a").field("x-kind"), None);
+        get("/a").with("X-Kind", "1").to(&node).assert_fwd("vary-miss").assert_body("1");
+        node.get("/a").assert_hit().assert_body("none");
+        hidden().assert_hit().assert_body("none");
+        assert_eq!(origin.count("/a"), 2, "{nominating}");
+    }
+}
+
+#[test]
+fn what_only_a_trusted_proxy_may_say_selects_nothing_of_others() {
+    for name in ["X-Forwarded-Host", "X-Real-IP", "X-Original-URL"] {
+        let origin = Origin::start();
+        let fields = [("Cache-Control", "max-age=600"), ("Vary", name)];
+        origin.on("/a", move |seen| {
+            let seen = seen.field(&name.to_ascii_lowercase()).unwrap_or("none").to_owned();
+            respond(200, &fields, seen)
+        });
+        let node = node(&origin).start();
+        get("/a").with(name, "evil").to(&node).assert_body("none");
+        node.get("/a").assert_hit().assert_body("none");
+        get("/a").with(name, "other").to(&node).assert_hit().assert_body("none");
+    }
+}
