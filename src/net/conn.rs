@@ -21,13 +21,12 @@ use super::body::{Answering, Ending, RequestBody};
 use super::cork::{Cork, Corked};
 use super::executor::AtOnce;
 use super::http1_io::Http1Io;
-use super::io::TrackedIo;
+use super::io::{CORKED_BYTES, TrackedIo};
 use super::limits::Permit;
 use super::listener::Server;
 use super::metrics::End;
 use super::phase::close_of;
 use super::proxy_protocol::{self, Addresses};
-use super::tls::SEGMENT_BYTES;
 use super::watchdog::Watchdog;
 use super::{ConnInfo, Handler, Limits, Phase};
 
@@ -41,6 +40,9 @@ const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 const HYPER_MAX_HEADERS: usize = 100;
 /// What hyper may buffer of a connection in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// So much is encrypted before it is written: with its records' heads it fits one segment as the kernel hands it to a
+/// network card, 64 KiB with TCP's and IP's heads. rustls's own 64 KiB leave a few bytes for a second one, each time.
+const TLS_BUFFER_BYTES: usize = 60 * 1024;
 /// After GOAWAY an idle HTTP/2 client has this long to close.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
@@ -147,8 +149,9 @@ async fn serve_tls<H: Handler>(
             server.metrics.handshake(is_tls13, is_resumed);
             info.tls = if is_tls13 { "TLSv1.3" } else { "TLSv1.2" };
             let is_h2 = session.alpn_protocol() == Some(b"h2");
-            let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
-            io.get_mut().1.set_buffer_limit(Some(SEGMENT_BYTES));
+            let (protocol, buffer_bytes) =
+                if is_h2 { (Protocol::Http2, CORKED_BYTES) } else { (Protocol::Http1, TLS_BUFFER_BYTES) };
+            io.get_mut().1.set_buffer_limit(Some(buffer_bytes));
             Box::pin(speak(server, io, protocol, info, activity, phase)).await;
         }
         Ok(Err(error)) => {

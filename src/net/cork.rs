@@ -16,8 +16,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
-use super::tls::RECORD_BYTES;
 
+/// The longest plaintext of a TLS record (RFC 8446 §5.1). What is longer goes out at once, and not copied.
+const RECORD_BYTES: usize = 16 * 1024;
 /// Slices that are written at once; h2 has two.
 const SLICES: usize = 8;
 

@@ -11,7 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::activity::Activity;
-use super::tls::SEGMENT_BYTES;
 use crate::region;
 
 /// A head and a body up to here go out by one `send`: copying them costs less than a `writev` does
@@ -21,6 +20,10 @@ const SMALL_BYTES: usize = 2048;
 /// A head and a mapped body up to here go out together: they fit one segment as the kernel hands it to a network card, 64 KiB
 /// with TCP's and IP's heads.
 const TOGETHER_BYTES: usize = 62 * 1024;
+
+/// So many bytes of TLS's records are kept back while more are coming, of which rustls then takes no more: what fits two segments
+/// as the kernel hands them to a network card, each 64 KiB with TCP's and IP's heads. An answer of 100 KiB leaves by one write.
+pub(super) const CORKED_BYTES: usize = 2 * 65_400;
 
 thread_local! {
     /// Where they are put together.
@@ -48,11 +51,10 @@ impl TrackedIo {
         if self.activity.integrity.is_lost() { Err(Error::other(region::Poisoned)) } else { Ok(()) }
     }
 
-    /// Whether TLS is to keep its records, of which it makes no more than these. Who corks flushes afterwards, so nobody has to
-    /// be woken.
+    /// Whether TLS is to keep its records. Who corks flushes afterwards, so nobody has to be woken.
     #[inline]
     fn is_kept_back(&self, bytes: usize) -> bool {
-        self.activity.is_corked() && bytes < SEGMENT_BYTES
+        self.activity.is_corked() && bytes < CORKED_BYTES
     }
 
     /// Not through the C library: its `send` is a point of cancellation, which costs more than what it does.

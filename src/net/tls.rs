@@ -90,16 +90,6 @@ pub fn client_ca(path: &Path) -> Result<rustls::RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The plaintext of a full record: 16 KiB (RFC 8446 §5.1) and a little less, so that four of them, with what TLS 1.2 and 1.3
-/// add to each (29 and 22 bytes), fit one segment as the kernel hands it to a network card or to the loopback, 64 KiB with
-/// TCP's and IP's heads.
-pub(super) const RECORD_BYTES: usize = 16_340;
-/// So much is encrypted before it is written: what fits one segment. rustls's own 64 KiB leave a few bytes for a second one,
-/// each time.
-pub(super) const SEGMENT_BYTES: usize = 4 * RECORD_BYTES;
-/// rustls counts it to a fragment.
-const RECORD_HEAD_BYTES: usize = 5;
-
 /// The rustls configuration of a listener: ALPN `h2` and `http/1.1`, no early data (a request that
 /// may be replayed has no place before the handshake's end). With `clients`, who connects has to show a
 /// certificate that one of these has signed.
@@ -123,7 +113,6 @@ pub fn server_config(
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE);
     config.send_tls13_tickets = 1;
-    config.max_fragment_size = Some(RECORD_HEAD_BYTES + RECORD_BYTES);
     Ok(Arc::new(config))
 }
 
