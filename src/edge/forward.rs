@@ -90,14 +90,22 @@ impl Edge {
         if let Ok(id) = HeaderValue::try_from(&self.config.loop_id) {
             headers.append(&CDN_LOOP, id);
         }
-        if !client.is_behind_proxy {
-            let claimed: Vec<_> = headers.keys().filter(|name| tells_of_the_client(name)).cloned().collect();
-            remove_all(headers, &claimed);
-        }
+        // No proxy writes them in another spelling.
+        let is_claimed = |name: &&header::HeaderName| match tells_of_the_client(name) {
+            Telling::Nothing => false,
+            Telling::AsProxiesDo => !client.is_behind_proxy,
+            Telling::InDisguise => true,
+        };
+        let claimed: Vec<_> = headers.keys().filter(is_claimed).cloned().collect();
+        remove_all(headers, &claimed);
         // Never the client's: what a surrogate can do may change the answer, and is no part of the cache key.
         headers.insert(&SURROGATE_CAPABILITY, self.surrogate_capability.clone());
         let scheme = admitted.scheme.as_str();
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        if client.address != client.peer && !headers.contains_key(&X_FORWARDED_FOR) {
+            // The proxy told of the client by Forwarded only.
+            append_to_line(headers, &X_FORWARDED_FOR, &client.address.to_string());
+        }
         append_to_line(headers, &X_FORWARDED_FOR, &client.peer.to_string());
         let element = |address: std::net::IpAddr| match address {
             std::net::IpAddr::V4(v4) => format!("for={v4};proto={scheme};host=\"{}\"", admitted.host()),
@@ -201,20 +209,42 @@ fn name_the_content(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a field says what a proxy knows of a client or of its URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    Nothing,
+    AsProxiesDo,
+    /// By a name that is the same one to an origin only.
+    InDisguise,
+}
+
 /// Fields by which a proxy tells an origin what it knows of a client or of its URL. Of anybody else they
-/// are claims, and none is part of the cache key.
-fn tells_of_the_client(name: &header::HeaderName) -> bool {
-    const OTHERS: [&str; 8] = [
-        "forwarded",
-        "front-end-https",
-        "true-client-ip",
-        "x-client-ip",
-        "x-original-host",
-        "x-original-url",
-        "x-real-ip",
-        "x-rewrite-url",
+/// are claims, and none is part of the cache key. Origins with a CGI-like interface (CGI, FastCGI, WSGI, Rack) can't tell
+/// `X_Forwarded_Host` from `X-Forwarded-Host`: some take every character but letters and digits for the same one.
+fn tells_of_the_client(name: &header::HeaderName) -> Telling {
+    const OTHERS: [&[u8]; 8] = [
+        b"forwarded",
+        b"front-end-https",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-original-host",
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
     ];
-    name.as_str().starts_with("x-forwarded") || OTHERS.contains(&name.as_str())
+    const BEGIN: &[u8] = b"x-forwarded";
+    let name = name.as_str().as_bytes();
+    let is_same =
+        |(byte, known): (&u8, &u8)| byte == known || *known == b'-' && !byte.is_ascii_alphanumeric();
+    let begins_with = |known: &[u8]| name.len() >= known.len() && name.iter().zip(known).all(is_same);
+    let is_known =
+        begins_with(BEGIN) || OTHERS.iter().any(|known| known.len() == name.len() && begins_with(known));
+    let is_plain = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    match (is_known, is_plain) {
+        (false, _) => Telling::Nothing,
+        (true, true) => Telling::AsProxiesDo,
+        (true, false) => Telling::InDisguise,
+    }
 }
 
 /// Adds a member to a list field and keeps it on one line: many servers read only the first.
@@ -227,5 +257,26 @@ fn append_to_line(headers: &mut HeaderMap, name: &header::HeaderName, member: &s
     line.extend_from_slice(member.as_bytes());
     if let Ok(value) = HeaderValue::from_bytes(&line) {
         headers.insert(name.clone(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_disguise_is_known_by_its_letters() {
+        let telling = |name: &'static str| tells_of_the_client(&header::HeaderName::from_static(name));
+        for name in ["x-forwarded-host", "x-forwarded", "forwarded", "x-real-ip"] {
+            assert_eq!(telling(name), Telling::AsProxiesDo, "{name}");
+        }
+        for name in
+            ["x_forwarded_host", "x-forwarded_for", "x.forwarded-proto", "x_real-ip", "front_end_https"]
+        {
+            assert_eq!(telling(name), Telling::InDisguise, "{name}");
+        }
+        for name in ["x-forward", "forwarded_", "x-real-ip2", "xforwardedfor", "x_custom", "accept"] {
+            assert_eq!(telling(name), Telling::Nothing, "{name}");
+        }
     }
 }

@@ -326,6 +326,11 @@ impl Edge {
         if parts.uri.path() == "*" {
             return (Outcome::Pass, self.options_of_the_node());
         }
+        if matches!(parts.method, Method::GET | Method::HEAD)
+            && let Err(refusal) = self.count_miss(admitted)
+        {
+            return self.refused(parts, &refusal, &CacheStatus::default());
+        }
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         let (request_time, as_of) = (self.clock.now(), self.purges.applied());
         match self.pass(admitted, parts, body).await {
