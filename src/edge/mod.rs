@@ -343,6 +343,9 @@ impl Edge {
                     self.invalidate(admitted, parts, response.headers());
                     self.invalidate_groups(admitted, response.headers()).await;
                 }
+                if let Err(error) = response.body_mut().opened().await {
+                    return self.unanswered(parts, &error, error.status(), &status);
+                }
                 let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
                 let response = match self.keep_post(admitted, parts, response, (request_time, as_of), &status)
                 {
