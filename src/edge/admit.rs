@@ -11,10 +11,10 @@ use http_body::Body as _;
 
 use super::Edge;
 use super::addressed::{is_purge_location, is_purge_method};
+use super::claims;
 use super::client::{self, Client};
 use super::config::{Config, Site, Treatment};
 use super::fields::Fields;
-use super::forward;
 use super::refusal::{Reason, Refusal};
 use super::route::{Route, Url};
 use crate::net::{ConnInfo, RequestBody};
@@ -53,8 +53,8 @@ impl Admitted {
         if self.fields.has_nominations {
             hop::strip_nominated(headers);
         }
-        if self.fields.has_claims && !self.client.is_behind_proxy {
-            forward::strip_claims(headers);
+        if self.fields.has_claims {
+            claims::strip(headers, self.client.is_behind_proxy);
         }
     }
 

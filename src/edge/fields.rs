@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::forward::tells_of_the_client;
+use super::claims;
 use crate::rules::hop;
 
 /// Which of the fields that change an answer a request has: one look at its names instead of a search
@@ -19,7 +19,7 @@ pub(super) struct Fields {
     pub(super) has_debug: bool,
     /// Whether Connection names more than the connection's end.
     pub(super) has_nominations: bool,
-    /// What only a trusted proxy can say of a client.
+    /// What only a trusted proxy can say of a client, in any spelling.
     pub(super) has_claims: bool,
 }
 
@@ -45,7 +45,7 @@ impl Fields {
                 _ => {
                     fields.has_cdn_loop |= *name == super::CDN_LOOP;
                     fields.has_debug |= *name == super::LARDER_DEBUG;
-                    fields.has_claims |= tells_of_the_client(name);
+                    fields.has_claims |= claims::may_be_one(name);
                 }
             }
         }

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Either};
 
 use super::admit::Admitted;
 use super::body::Body;
+use super::claims;
 use super::interim;
 use super::respond::{cache_status, for_client, remove_all};
 use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, SURROGATE_CAPABILITY};
@@ -90,13 +91,15 @@ impl Edge {
         if let Ok(id) = HeaderValue::try_from(&self.config.loop_id) {
             headers.append(&CDN_LOOP, id);
         }
-        if !client.is_behind_proxy {
-            strip_claims(headers);
-        }
+        claims::strip(headers, client.is_behind_proxy);
         // Never the client's: what a surrogate can do may change the answer, and is no part of the cache key.
         headers.insert(&SURROGATE_CAPABILITY, self.surrogate_capability.clone());
         let scheme = admitted.scheme.as_str();
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        if client.address != client.peer && !headers.contains_key(&X_FORWARDED_FOR) {
+            // The proxy told of the client by Forwarded only.
+            append_to_line(headers, &X_FORWARDED_FOR, &client.address.to_string());
+        }
         append_to_line(headers, &X_FORWARDED_FOR, &client.peer.to_string());
         let element = |address: std::net::IpAddr| match address {
             std::net::IpAddr::V4(v4) => format!("for={v4};proto={scheme};host=\"{}\"", admitted.host()),
@@ -198,29 +201,6 @@ fn name_the_content(headers: &mut HeaderMap) {
             headers.append(name.clone(), stripped(&line).unwrap_or(line));
         }
     }
-}
-
-/// Fields by which a proxy tells an origin what it knows of a client or of its URL. Of anybody else they
-/// are claims, and none is part of the cache key.
-#[inline]
-pub(super) fn tells_of_the_client(name: &header::HeaderName) -> bool {
-    const OTHERS: [&str; 8] = [
-        "forwarded",
-        "front-end-https",
-        "true-client-ip",
-        "x-client-ip",
-        "x-original-host",
-        "x-original-url",
-        "x-real-ip",
-        "x-rewrite-url",
-    ];
-    name.as_str().starts_with("x-forwarded") || OTHERS.contains(&name.as_str())
-}
-
-/// Takes them out.
-pub(super) fn strip_claims(headers: &mut HeaderMap) {
-    let claimed: Vec<_> = headers.keys().filter(|name| tells_of_the_client(name)).cloned().collect();
-    remove_all(headers, &claimed);
 }
 
 /// Adds a member to a list field and keeps it on one line: many servers read only the first.

@@ -24,6 +24,7 @@ mod addressed;
 mod admit;
 mod answer;
 mod body;
+mod claims;
 mod client;
 mod coded;
 mod collapse;
@@ -328,6 +329,11 @@ impl Edge {
         if parts.uri.path() == "*" {
             return (Outcome::Pass, self.options_of_the_node());
         }
+        if matches!(parts.method, Method::GET | Method::HEAD)
+            && let Err(refusal) = self.count_miss(admitted)
+        {
+            return self.refused(parts, &refusal, &CacheStatus::default());
+        }
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         let (request_time, as_of) = (self.clock.now(), self.purges.applied());
         match self.pass(admitted, parts, body).await {
@@ -339,6 +345,9 @@ impl Edge {
                 if invalidate::invalidates(&parts.method, response.status()) {
                     self.invalidate(admitted, parts, response.headers());
                     self.invalidate_groups(admitted, response.headers()).await;
+                }
+                if let Err(error) = response.body_mut().opened().await {
+                    return self.unanswered(parts, &error, error.status(), &status);
                 }
                 let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
                 let response = match self.keep_post(admitted, parts, response, (request_time, as_of), &status)

@@ -76,6 +76,9 @@ impl Edge {
         if let Err(error) = framing::check(&mut response, admitted.treatment.reject_unknown_transfer_coding) {
             return self.unanswered(parts, &error, error.status(), &status);
         }
+        if let Err(error) = response.body_mut().opened().await {
+            return self.unanswered(parts, &error, error.status(), &status);
+        }
         let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
         let is_part = response.status() == StatusCode::PARTIAL_CONTENT
             && partial::of_headers(response.headers()).is_some();

@@ -15,10 +15,16 @@ use super::error::OriginError;
 use super::lease::Lease;
 use crate::telemetry::Span;
 
+/// How long the first bytes of a body of unknown length are waited for: an origin that ends has done so by then, and one
+/// that streams may mean its head to be seen before it has anything more to say.
+const OPENING: Duration = Duration::from_millis(50);
+
 /// See the module.
 #[derive(Debug)]
 pub struct OriginBody {
     kind: Kind,
+    /// What was read before anybody wanted it.
+    first: Option<Frame<Bytes>>,
     timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     is_armed: bool,
@@ -51,7 +57,7 @@ impl OriginBody {
     }
 
     fn new(kind: Kind, timeout: Duration) -> Self {
-        Self { kind, timeout, sleep: None, is_armed: false, span: Span::default() }
+        Self { kind, first: None, timeout, sleep: None, is_armed: false, span: Span::default() }
     }
 
     /// It belongs to a span, which ends with it.
@@ -61,6 +67,27 @@ impl OriginBody {
         }
         self.span = span;
         self
+    }
+
+    /// Waits for the first bytes or the end, so that an answer which breaks off right behind its head is known for a failure
+    /// before anybody has been told of it. A body of unknown length is waited for but a moment.
+    ///
+    /// # Errors
+    /// As the body's first frame.
+    pub async fn opened(&mut self) -> Result<(), OriginError> {
+        if self.first.is_some() || self.is_end_stream() {
+            return Ok(());
+        }
+        let is_announced = self.size_hint().exact().is_some();
+        let first = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx));
+        let first = if is_announced {
+            first.await
+        } else {
+            let Ok(first) = tokio::time::timeout(OPENING, first).await else { return Ok(()) };
+            first
+        };
+        self.first = first.transpose()?;
+        Ok(())
     }
 
     /// The connection is not used again.
@@ -107,6 +134,9 @@ impl Body for OriginBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         match self.poll_inner(cx) {
             Poll::Ready(frame) => {
                 self.is_armed = false;
@@ -133,6 +163,9 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.first.is_some() {
+            return false;
+        }
         match &self.kind {
             Kind::Http { incoming, .. } => incoming.is_end_stream(),
             Kind::File(file) => file.is_done(),
@@ -141,10 +174,21 @@ impl Body for OriginBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let mut left = match &self.kind {
             Kind::Http { incoming, .. } => incoming.size_hint(),
             Kind::File(file) => SizeHint::with_exact(file.left()),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+        };
+        let read = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        if read > 0 {
+            let upper = left.upper().map(|upper| upper.saturating_add(read));
+            let lower = left.lower().saturating_add(read);
+            left = SizeHint::new();
+            left.set_lower(lower);
+            if let Some(upper) = upper {
+                left.set_upper(upper);
+            }
         }
+        left
     }
 }

@@ -4,6 +4,13 @@
 //! content), Last-Modified and ranges. The kernel keeps requests inside (`openat2` with
 //! `RESOLVE_BENEATH`): neither `..` nor a symbolic link leads out. Names that begin with a dot do
 //! not exist, but for `.well-known` (RFC 8615).
+//!
+//! One path names a file: that in which characters which may stand in a path as they are (RFC 3986's
+//! `pchar`) do, and all others are encoded. Another spelling of it is sent to that one, whether there is
+//! such a file or not, and a path with an empty segment names nothing. Rules, access lists, keys and purges
+//! go by the path as it is written, so a file with two would have one that they do not know of. To match
+//! rules against the decoded path instead would guard the file and leave it two keys, of which a purge hits
+//! one; and what `%2F` or `%2B` mean elsewhere is an HTTP origin's affair.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -72,6 +79,15 @@ struct Found {
     etag: HeaderValue,
 }
 
+/// What a path comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    /// A file, relative to the directory.
+    File(PathBuf),
+    /// It is spelled like this.
+    Spelled(String),
+}
+
 enum Lookup {
     Found(Found),
     /// A directory without its trailing slash.
@@ -102,14 +118,16 @@ impl DirOrigin {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
             return response;
         }
-        let Some(name) = file_name(head.uri.path()) else {
-            return plain(StatusCode::NOT_FOUND, "no such file\n");
+        let name = match file_name(head.uri.path()) {
+            Some(Name::File(name)) => name,
+            Some(Name::Spelled(path)) => return redirect(&path, head.uri.query()),
+            None => return plain(StatusCode::NOT_FOUND, "no such file\n"),
         };
         let (root, tags, wanted) = (self.root.clone(), self.tags.clone(), name.clone());
         let found = tokio::task::spawn_blocking(move || find(&root, &wanted, &tags)).await;
         match found {
             Ok(Ok(Lookup::Found(found))) => answer(found, &name, &head.method, &head.headers, config),
-            Ok(Ok(Lookup::Directory)) => redirect_to_slash(&head.uri),
+            Ok(Ok(Lookup::Directory)) => redirect(&format!("{}/", head.uri.path()), head.uri.query()),
             Ok(Ok(Lookup::Missing)) => plain(StatusCode::NOT_FOUND, "no such file\n"),
             Ok(Err(error)) => {
                 tracing::warn!(origin = config.name, path = %name.display(), %error, "a file can't be read");
@@ -120,22 +138,38 @@ impl DirOrigin {
     }
 }
 
-/// The path of a URL as a relative file name; `None` for names that do not exist for clients.
-fn file_name(path: &str) -> Option<PathBuf> {
-    let mut name = PathBuf::new();
-    let is_directory = path.ends_with('/');
-    for segment in path.split('/').filter(|s| !s.is_empty()) {
+/// The path of a URL as a file name; `None` for names that do not exist for clients.
+fn file_name(path: &str) -> Option<Name> {
+    let inside = path.strip_prefix('/')?;
+    let is_directory = inside.is_empty() || inside.ends_with('/');
+    let (mut name, mut spelled) = (PathBuf::new(), String::with_capacity(path.len()));
+    for segment in inside.strip_suffix('/').unwrap_or(inside).split('/') {
         let decoded = percent_decode(segment)?;
         let is_hidden = decoded.starts_with(b".") && decoded != b".well-known";
-        if is_hidden || decoded.iter().any(|b| matches!(b, b'/' | 0)) {
+        let is_empty = decoded.is_empty() && !inside.is_empty();
+        if is_empty || is_hidden || decoded.iter().any(|b| matches!(b, b'/' | 0)) {
             return None;
+        }
+        spelled.push('/');
+        for byte in &decoded {
+            if is_pchar(*byte) {
+                spelled.push(char::from(*byte));
+            } else {
+                spelled.push_str(&format!("%{byte:02X}"));
+            }
         }
         name.push(OsStr::from_bytes(&decoded));
     }
     if is_directory {
         name.push(INDEX);
+        spelled.push_str(if inside.is_empty() { "" } else { "/" });
     }
-    Some(name)
+    Some(if spelled == path { Name::File(name) } else { Name::Spelled(spelled) })
+}
+
+/// RFC 3986 §3.3, without what is encoded.
+fn is_pchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
 fn percent_decode(segment: &str) -> Option<Vec<u8>> {
@@ -285,10 +319,12 @@ fn content_type(name: &Path) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("application/octet-stream"))
 }
 
-fn redirect_to_slash(uri: &http::Uri) -> Response<OriginBody> {
-    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    // One leading slash only: `//evil.example/` would be another host.
-    let location = format!("/{}/{query}", uri.path().trim_matches('/'));
+/// To a path of this origin. It has no empty segments: `//evil.example/` would be another host.
+fn redirect(path: &str, query: Option<&str>) -> Response<OriginBody> {
+    let location = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
     let mut response = plain(StatusCode::PERMANENT_REDIRECT, "");
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -353,21 +389,55 @@ impl FileBody {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn names_of_clients_become_names_of_files_or_nothing() {
-        let name = |path| file_name(path).map(|p| p.to_string_lossy().into_owned());
-        assert_eq!(name("/"), Some("index.html".into()));
-        assert_eq!(name("/a%20b/c.css"), Some("a b/c.css".into()));
-        assert_eq!(name("/a/"), Some("a/index.html".into()));
+        let name = |path| file_name(path);
+        let file = |name: &str| Some(Name::File(name.into()));
+        assert_eq!(name("/"), file("index.html"));
+        assert_eq!(name("/a%20b/c.css"), file("a b/c.css"));
+        assert_eq!(name("/a/"), file("a/index.html"));
+        assert_eq!(name("/%C3%A9%25"), file("é%"));
+        assert_eq!(name("/a+b@2x,(1)"), file("a+b@2x,(1)"));
         assert_eq!(name("/.git/config"), None);
         assert_eq!(name("/%2egit"), None);
         assert_eq!(name("/../x"), None);
         assert_eq!(name("/a%2fb"), None);
         assert_eq!(name("/a%00"), None);
         assert_eq!(name("/a%zz"), None);
-        assert_eq!(name("/.well-known/x"), Some(".well-known/x".into()));
+        assert_eq!(name("/.well-known/x"), file(".well-known/x"));
+    }
+
+    #[test]
+    fn another_spelling_leads_to_the_one_that_names_a_file() {
+        let spelled = |path: &str| Some(Name::Spelled(path.into()));
+        assert_eq!(file_name("/a%2Bb/s"), spelled("/a+b/s"));
+        assert_eq!(file_name("/%61/"), spelled("/a/"));
+        assert_eq!(file_name("/a[1]"), spelled("/a%5B1%5D"));
+        assert_eq!(file_name("/%c3%a9"), spelled("/%C3%A9"));
+        for path in ["//", "//a", "///a", "/a//b", "/a//", "//a/", "", "a"] {
+            assert_eq!(file_name(path), None, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_path_names_a_file(path in "(/|/?[a.%+~\\[é]|%2[BbEe]|%5[Bb]|%41){0,6}/?") {
+            match file_name(&path) {
+                // Its own name again, and no other path's.
+                Some(Name::File(name)) => prop_assert!(!path.contains("//") && !name.is_absolute()),
+                Some(Name::Spelled(other)) => {
+                    prop_assert_ne!(&path, &other);
+                    prop_assert!(matches!(file_name(&other), Some(Name::File(_))), "{other}");
+                    let normal = crate::rules::key::normalize_path(&other).unwrap();
+                    prop_assert_eq!(normal, &*other, "what is asked for next is the same");
+                }
+                None => {}
+            }
+        }
     }
 
     #[test]

@@ -10,10 +10,11 @@
 //! | may a stored response be used now? | [`freshness`], [`request`] |
 //! | what does the client get? | [`conditional`], [`etag`], [`range`], [`partial`], [`hop`] |
 //! | what does an answer change? | [`update`], [`invalidate`] |
+//! | who asks, when a proxy tells? | [`forwarded`] |
 //! | how is it told? | [`cache_status`], [`proxy_status`] |
 //!
 //! RFC 9110 (semantics), 9111 (caching), 5861 (stale content), 8246 (immutable), 9211 and 9209 (status fields), 9213
-//! (targeted cache control), 9651 (structured fields). Non-goals: parsing messages, choosing a site, keeping anything.
+//! (targeted cache control), 7239 (Forwarded), 9651 (structured fields). Non-goals: parsing messages, choosing a site, keeping anything.
 
 pub mod age;
 pub mod cache_status;
@@ -23,6 +24,7 @@ pub mod dictionary;
 pub mod directives;
 pub mod encoding;
 pub mod etag;
+pub mod forwarded;
 pub mod freshness;
 pub mod hop;
 pub mod invalidate;

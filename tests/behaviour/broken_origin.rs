@@ -16,8 +16,8 @@ use rustls::{ServerConfig, ServerConnection};
 use crate::support::client::Client;
 use crate::support::http2::Http2;
 use crate::support::node::{Node, bare, node};
-use crate::support::origin::{Origin, Reply, Step};
-use crate::support::request::get;
+use crate::support::origin::{Origin, Reply, Step, respond};
+use crate::support::request::{get, request};
 use crate::support::tls::Ca;
 use crate::support::{Gate, OpenOnDrop, lock};
 
@@ -176,6 +176,89 @@ fn no_part_is_taken_for_the_whole_wherever_the_origin_fails() {
         }
     });
     node.assert_no_panic();
+}
+
+/// Heads behind which nothing comes.
+const BARE_HEADS: [&str; 4] = [
+    "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 50\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 50\r\n\r\n",
+    "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n",
+];
+
+#[test]
+fn an_answer_that_breaks_off_behind_its_head_is_an_answer_that_failed() {
+    let origin = Origin::start();
+    for (n, head) in BARE_HEADS.iter().enumerate() {
+        let reply = || vec![Step::Send(head.as_bytes().into()), Step::Close];
+        origin.on(&format!("/{n}"), move |_| reply());
+        origin.on(&format!("/pass/{n}"), move |_| reply());
+        let lifetime = ("Cache-Control", "max-age=0, stale-if-error=600");
+        origin.sequence(&format!("/stale/{n}"), vec![respond(200, &[lifetime], "stale"), reply()]);
+    }
+    let node = node(&origin).rules("[[site.rule]]\npath = [\"/pass/*\"]\npass = true").start();
+    for (n, head) in BARE_HEADS.iter().enumerate() {
+        for path in [format!("/{n}"), format!("/pass/{n}")] {
+            node.get(&path).assert_status(502).assert_own_error().assert_fwd(match &path[..2] {
+                "/p" => "bypass",
+                _ => "uri-miss",
+            });
+            Http2::plain(node.http()).exchange(&get(&path)).assert_status(502).assert_own_error();
+            request("POST", &path).body("x").to(&node).assert_status(502).assert_own_error();
+        }
+        let path = format!("/stale/{n}");
+        node.get(&path).assert_status(200).assert_body("stale");
+        for _ in 0..2 {
+            let stale = node.get(&path);
+            stale.assert_status(200).assert_body("stale");
+            assert_eq!(stale.cache_parameter("detail").as_deref(), Some("stale-if-error"), "{head}");
+        }
+    }
+    node.assert_no_panic();
+}
+
+/// An HTTP/2 server of one frame of data, which is the last, where ten times as much is announced.
+fn short_http2_origin() -> SocketAddr {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let frame = |length: usize, kind: u8, flags: u8, payload: &[u8]| {
+        let mut frame = vec![0, 0, length as u8, kind, flags, 0, 0, 0, 1];
+        frame.extend_from_slice(payload);
+        frame
+    };
+    // `:status: 200` and `content-length: 50` by HPACK's static table.
+    let head = [0x88, 0x0F, 0x0D, 2, b'5', b'0'];
+    let answer = [SETTINGS, &frame(head.len(), 1, 4, &head), &frame(5, 0, 1, b"hello")].concat();
+    std::thread::spawn(move || {
+        while let Ok((mut socket, _)) = listener.accept() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                // Behind the request: its HEADERS come at once after the preface and the settings.
+                let mut seen = Vec::new();
+                let mut chunk = [0; 4096];
+                while !String::from_utf8_lossy(&seen).contains("SM\r\n\r\n") || seen.len() < 100 {
+                    match socket.read(&mut chunk) {
+                        Ok(count) if count > 0 => seen.extend_from_slice(&chunk[..count]),
+                        _ => return,
+                    }
+                }
+                let _ = socket.write_all(&answer).and_then(|()| socket.read_to_end(&mut Vec::new()));
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn an_http2_answer_that_is_shorter_than_announced_is_an_answer_that_failed() {
+    let tables = format!(
+        "[[site]]\nname = \"a\"\nhosts = [\"*\"]\norigin = \"a\"\n[[origin]]\nname = \"a\"\n\
+         servers = [{{ url = \"http://{}\" }}]\nhttp2 = true\n",
+        short_http2_origin()
+    );
+    let node = bare().sites(&tables).start();
+    node.get("/a").assert_status(502).assert_own_error();
 }
 
 /// A TLS server that never says goodbye: it breaks its first answer to a path off, between two records (`/tls-…-between`)

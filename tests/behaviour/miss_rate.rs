@@ -94,3 +94,20 @@ fn a_rule_may_have_a_rate_of_its_own() {
         node.get(&format!("/{n}")).assert_status(429);
     }
 }
+
+#[test]
+fn what_is_passed_to_the_origin_counts_too() {
+    let origin = Origin::with("/*", &[("Cache-Control", "no-store")], "a");
+    let rule = "[[site.rule]]\npath = [\"/pass/*\"]\npass = true";
+    let node = node(&origin).cache("misses_per_client = \"3/m\"").rules(rule).start();
+    for n in 0..6 {
+        let answer = node.get(&format!("/pass/{n}"));
+        answer.assert_status(if n < 3 { 200 } else { 429 });
+        assert_eq!(answer.has("retry-after"), n >= 3);
+        // A request with a body of its own is no miss.
+        request("POST", &format!("/pass/{n}")).body("x").to(&node).assert_status(200);
+    }
+    head("/pass/a").to(&node).assert_status(429);
+    node.get("/a").assert_status(429);
+    assert_eq!(origin.total(), 9);
+}

@@ -150,6 +150,46 @@ fn nothing_outside_the_folder_and_nothing_hidden_is_served() {
 }
 
 #[test]
+fn one_url_names_a_file_so_that_no_rule_is_gone_round() {
+    let dir = folder();
+    dir.write("site/films/a.mp4", "a secret film");
+    dir.write("site/a+b/s", "a secret");
+    dir.write("site/50% [1] é@2x.txt", "named");
+    let rules = "[[site.rule]]\npath = [\"/films/*\", \"/a+b/*\"]\naccess = { allow = [\"192.0.2.1\"] }";
+    let node = node_on_directory(&dir.path().join("site")).rules(rules).start();
+    for path in ["/films/a.mp4", "/a+b/s"] {
+        node.get(path).assert_status(403);
+    }
+    for path in [
+        "//films/a.mp4",
+        "///films/a.mp4",
+        "/x/..//films/a.mp4",
+        "/x//../films//a.mp4",
+        "/.//films/a.mp4",
+        "//films//a.mp4",
+        "/films//a.mp4",
+    ] {
+        let answer = node.get(path);
+        assert!([403, 404].contains(&answer.status), "{path}: {}", answer.status);
+        assert!(!answer.text().contains("secret"), "{path}");
+    }
+    // Another spelling of a name leads to the one that rules know, be there a file or not.
+    for (path, name) in [
+        ("/a%2Bb/s", "/a+b/s"),
+        ("/a%2bb/missing?x=%2B", "/a+b/missing?x=%2B"),
+        ("/50%25%20[1]%20é%402x.txt", "/50%25%20%5B1%5D%20%C3%A9@2x.txt"),
+    ] {
+        for ask in [get(path), head(path)] {
+            let answer = ask.to(&node);
+            answer.assert_status(308).assert_body("");
+            assert_eq!(answer.field("location"), Some(name), "{path}");
+        }
+    }
+    node.get("/50%25%20%5B1%5D%20%C3%A9@2x.txt").assert_status(200).assert_body("named");
+    node.get("/50%25%20%5b1%5D%20%c3%a9@2x.txt").assert_status(200).assert_body("named");
+}
+
+#[test]
 fn a_link_within_the_folder_is_followed() {
     let dir = folder();
     symlink("a.txt", dir.path().join("site/alias.txt")).expect("a link");

@@ -196,6 +196,48 @@ fn forwarding_fields_of_a_trusted_proxy_are_kept_and_extended() {
 }
 
 #[test]
+fn forwarding_fields_spelled_with_an_underscore_pass_from_nobody() {
+    let origin = Origin::with("/*", &[("Cache-Control", "no-store")], "a");
+    let strict = node(&origin).start();
+    let trusting = node(&origin).node("trusted_proxies = [\"127.0.0.0/8\"]").start();
+    for node in [strict, trusting] {
+        let names =
+            ["X_Forwarded_Host", "x_forwarded-for", "X-Forwarded_Proto", "X_Real_IP", "X.Forwarded.Host"];
+        let ask =
+            names.iter().fold(get("/a").with("X_Other", "kept"), |ask, name| ask.with(name, "evil.example"));
+        for method in ["GET", "POST"] {
+            let mut ask = ask.clone();
+            method.clone_into(&mut ask.method);
+            ask.to(&node).assert_status(200);
+            let seen = origin.last("/a");
+            assert!(!String::from_utf8_lossy(&seen.head).contains("evil"), "{:?}", seen.fields);
+            assert_eq!(seen.field("x_other"), Some("kept"));
+        }
+    }
+}
+
+#[test]
+fn forwarded_of_a_trusted_proxy_names_the_client_and_the_scheme() {
+    let origin = Origin::with("/*", &[("Cache-Control", "no-store")], "a");
+    let node = node(&origin)
+        .node("trusted_proxies = [\"127.0.0.0/8\"]")
+        .site("access = { deny = [\"192.0.2.66/32\", \"2001:db8::66/128\"] }")
+        .start();
+    for denied in ["for=192.0.2.66;proto=https", "for=1.1.1.1, For=\"[2001:db8::66]:4711\", for=127.0.0.2"] {
+        get("/a").with("Forwarded", denied).to(&node).assert_status(403).assert_own_error();
+    }
+    assert_eq!(origin.total(), 0);
+    get("/a").with("Forwarded", "for=192.0.2.66, for=192.0.2.7;proto=https").to(&node).assert_status(200);
+    let seen = origin.last("/a");
+    assert_eq!(seen.joined("x-forwarded-for").replace(' ', ""), "192.0.2.7,127.0.0.1");
+    assert_eq!(seen.joined("x-forwarded-proto"), "https");
+    assert!(seen.joined("forwarded").contains("for=192.0.2.7;proto=https"), "{:?}", seen.fields);
+    // The other field is what most proxies set, and decides.
+    let both = get("/a").with("X-Forwarded-For", "192.0.2.7").with("Forwarded", "for=192.0.2.66");
+    both.to(&node).assert_status(200);
+}
+
+#[test]
 fn the_origin_gets_the_clients_host_unless_another_is_set() {
     let origin = Origin::with("/*", &[("Cache-Control", "no-store")], "a");
     let plain = node(&origin).start();
