@@ -69,6 +69,7 @@ mod settle;
 mod signed;
 mod sites;
 mod slices;
+mod stream;
 mod trail;
 mod warm;
 
