@@ -38,7 +38,7 @@ pub(super) struct Fill {
     pub(super) request: HeaderMap,
     /// What is fetched.
     pub(super) wanted: Wanted,
-    /// The stored response to be revalidated.
+    /// The stored response to be revalidated, or of a slice, to stand in where the origin fails.
     pub(super) base: Option<Arc<Object>>,
     pub(super) lead: Lead,
     /// Where an answer goes that is not shared; `None` for a fetch in the background.
@@ -171,7 +171,7 @@ impl Fill {
         Ok(Answer { kind, key, response, request_time, response_time, version })
     }
 
-    fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
+    pub(super) fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
         match base {
             Some(base) if self.edge.may_stand_in(&base) => self.covered(base, None),
             _ => self.lead.flight.publish(Published::Failed(Arc::new(error))),
@@ -179,7 +179,7 @@ impl Fill {
     }
 
     /// The origin failed, and the stored response stands in; the origin is left alone for a moment.
-    fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
+    pub(super) fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
         self.edge.collapse.mark_failed(object.head.key.hash(), self.lead.took(), self.edge.clock.now());
         self.lead.flight.publish(Published::Stale { object, fwd_status });
     }
