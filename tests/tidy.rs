@@ -46,7 +46,7 @@ const IMPURE: &[&str] = &[
 const FILE_LINES: usize = 400;
 const FILE_LINES_CEILING: usize = 600;
 /// Files with more production lines than [`FILE_LINES`], and how many they have.
-const LONG_FILES: &[(&str, usize)] = &[("src/config/settings.rs", 413), ("src/edge/fill.rs", 402)];
+const LONG_FILES: &[(&str, usize)] = &[("src/config/settings.rs", 413)];
 
 const FUNCTION_LINES: usize = 70;
 /// Functions of more than [`FUNCTION_LINES`] lines, and how many they have.

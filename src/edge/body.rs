@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use super::coded::Coded;
 use super::flight::Follower;
 use super::record::Record;
-use super::slices::SlicesReader;
+use super::sliced_body::SlicesReader;
 use crate::net::Outgoing;
 use crate::object;
 use crate::origin::{OriginBody, OriginError};

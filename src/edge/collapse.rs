@@ -197,9 +197,12 @@ impl Collapse {
         *hint_of(&mut hints, key) = Hint { sliced: Some(sliced.clone()), ..Hint::default() };
     }
 
-    /// It is another one now.
+    /// It is, or may be, another one now.
     pub(super) fn forget_sliced(&self, key: KeyHash) {
-        self.hints.lock().pop(&key);
+        let mut hints = self.hints.lock();
+        if hints.peek(&key).is_some_and(|hint| hint.sliced.is_some()) {
+            hints.pop(&key);
+        }
     }
 
     /// Remembers what a shared answer varies on; it clears the mark.

@@ -1,22 +1,18 @@
 //! The fetch of a flight: ask the origin, decide, stream to the followers and into the store.
 //!
 //! It runs in a task of its own and goes on when its first client leaves. Whether the answer is
-//! stored is decided, and its room reserved, before the body is taken; only a body of unknown length can
-//! lose its room on the way, and is then streamed through a window. An answer that breaks off before the
-//! first bytes of its body has failed, and nobody hears of its head.
+//! stored is decided, and its room reserved, before the body is taken (`stream.rs`). An answer that breaks
+//! off before the first bytes of its body has failed, and nobody hears of its head.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
-use http_body::Body as _;
 use tokio::sync::oneshot;
 
 use super::accept::ensure_date;
 use super::admit::Admitted;
 use super::collapse::Lead;
-use super::flight::{End, Flight, Published, Unshared, WINDOW_BYTES};
+use super::flight::{End, Published, Unshared};
 use super::forward::Purpose;
 use super::purged::take_tags;
 use super::slices::Sliced;
@@ -28,10 +24,6 @@ use crate::rules::key::CacheKey;
 use crate::rules::policy::{self, Exchange};
 use crate::rules::time::Millis;
 use crate::rules::{hop, update};
-use crate::store::Deposit;
-
-/// How long a fill that is not stored waits for slow followers before it goes on without them.
-const PACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An answer for the leader alone.
 pub(super) struct Private {
@@ -47,7 +39,7 @@ pub(super) struct Fill {
     pub(super) request: HeaderMap,
     /// What is fetched.
     pub(super) wanted: Wanted,
-    /// The stored response to be revalidated.
+    /// The stored response to be revalidated, or of a slice, to stand in where the origin fails.
     pub(super) base: Option<Arc<Object>>,
     pub(super) lead: Lead,
     /// Where an answer goes that is not shared; `None` for a fetch in the background.
@@ -181,7 +173,7 @@ impl Fill {
         Ok(Answer { kind, key, response, request_time, response_time, version })
     }
 
-    fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
+    pub(super) fn failed(&self, error: OriginError, base: Option<Arc<Object>>) {
         match base {
             Some(base) if self.edge.may_stand_in(&base) => self.covered(base, None),
             _ => self.lead.flight.publish(Published::Failed(Arc::new(error))),
@@ -189,7 +181,7 @@ impl Fill {
     }
 
     /// The origin failed, and the stored response stands in; the origin is left alone for a moment.
-    fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
+    pub(super) fn covered(&self, object: Arc<Object>, fwd_status: Option<u16>) {
         self.edge.collapse.mark_failed(object.head.key.hash(), self.lead.took(), self.edge.clock.now());
         self.lead.flight.publish(Published::Stale { object, fwd_status });
     }
@@ -293,93 +285,6 @@ impl Fill {
                 }
                 self.lead.flight.publish(Published::Unshared);
             }
-        }
-    }
-
-    /// Streams the body to the followers and, once it is complete, stores it.
-    pub(super) async fn stream(
-        mut self,
-        mut body: OriginBody,
-        head: Arc<Head>,
-        mut deposit: Option<Deposit>,
-    ) {
-        let flight = self.lead.flight.clone();
-        self.edge.collapse.mark_shared(head.key.hash(), &head.vary);
-        flight.publish(Published::Streaming(head.clone(), deposit.is_some()));
-        let mut received: u64 = 0;
-        loop {
-            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-            let data = match frame {
-                None => break,
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => data,
-                    Err(_trailers) => continue,
-                },
-                Some(Err(error)) => {
-                    if let Some(rest) = Box::pin(self.resume(&head, received)).await {
-                        body = rest;
-                        continue;
-                    }
-                    tracing::debug!(url = head.key.canonical(), %error, "a fill broke off");
-                    self.lead.leave();
-                    return flight.finish(End::Broken(error.to_string().into()));
-                }
-            };
-            received += data.len() as u64;
-            if let Some(taker) = &mut deposit {
-                let Some(chunk) = taker.push(&data).await else {
-                    deposit = None;
-                    self.is_too_large(&head);
-                    if !has_room(&flight).await {
-                        return flight.finish(End::Broken("nobody is left to read it".into()));
-                    }
-                    flight.push(data);
-                    continue;
-                };
-                if let Some(growing) = taker.growing() {
-                    flight.release(growing);
-                }
-                if body.is_end_stream() {
-                    // Stored before the last byte goes out: who has it all and asks again hits.
-                    self.complete(&head, deposit.take(), received).await;
-                    self.lead.leave();
-                    flight.push(chunk);
-                    return flight.finish(End::Complete);
-                }
-                flight.push(chunk);
-            } else {
-                if received > WINDOW_BYTES {
-                    // Who comes after this would miss the begin.
-                    self.lead.leave();
-                    flight.keep_window_only();
-                }
-                if !has_room(&flight).await {
-                    return flight.finish(End::Broken("nobody is left to read it".into()));
-                }
-                flight.push(data);
-            }
-        }
-        self.complete(&head, deposit.take(), received).await;
-        self.lead.leave();
-        flight.finish(End::Complete);
-    }
-
-    /// It outgrew the store: who comes now fetches on their own.
-    fn is_too_large(&mut self, head: &Head) {
-        self.edge.collapse.mark_unshared(head.key.hash(), self.edge.clock.now(), true);
-        self.lead.leave();
-        self.lead.flight.keep_window_only();
-    }
-}
-
-/// Waits until the followers of a windowed fill have caught up; false when there are none.
-async fn has_room(flight: &Flight) -> bool {
-    loop {
-        let room = std::future::poll_fn(|cx| flight.poll_room(cx));
-        match tokio::time::timeout(PACE_TIMEOUT, room).await {
-            Ok(has_room) => return has_room,
-            // Those who are no faster than others here are ended by their connection's write timeout.
-            Err(_) => flight.leave_laggards_behind(),
         }
     }
 }

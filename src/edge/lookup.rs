@@ -30,8 +30,8 @@ pub(super) enum Found {
     Cold,
     /// Nothing.
     Absent,
-    /// Nothing usable, and the client wants nothing else (RFC 9111 §5.2.1.7).
-    OnlyIfCached,
+    /// No usable whole, and the client wants nothing that is not stored (RFC 9111 §5.2.1.7); with what is stored.
+    OnlyIfCached(Option<Arc<Object>>),
 }
 
 impl Edge {
@@ -102,6 +102,23 @@ impl Edge {
     pub(super) fn is_fresh(&self, object: &Object) -> bool {
         self.survives(object) && object.state(self.clock.now()) == State::Fresh
     }
+
+    /// What may be done with a part or a slice for this request.
+    pub(super) fn state_for(&self, admitted: &Admitted, request: &HeaderMap, object: &Object) -> State {
+        let now = self.clock.now();
+        if !self.survives(object) {
+            State::MustRevalidate
+        } else if admitted.treatment.policy.honor_request_cache_control && !object.is_invalidated() {
+            request::state(&Directives::parse(request), &object.freshness(), now)
+        } else {
+            object.state(now)
+        }
+    }
+}
+
+/// Whether the client wants nothing that would have to be fetched.
+pub(super) fn wants_only_stored(admitted: &Admitted, request: &HeaderMap) -> bool {
+    admitted.treatment.policy.honor_request_cache_control && Directives::parse(request).only_if_cached
 }
 
 #[inline]
@@ -124,9 +141,8 @@ fn judge(edge: &Edge, entry: Option<&Entry>, admitted: &Admitted, request: &Head
         found => found,
     };
     match found {
-        Found::Revalidate(_) | Found::OtherVariant | Found::Absent if directives.only_if_cached => {
-            Found::OnlyIfCached
-        }
+        Found::Revalidate(object) if directives.only_if_cached => Found::OnlyIfCached(Some(object)),
+        Found::OtherVariant | Found::Absent if directives.only_if_cached => Found::OnlyIfCached(None),
         found => found,
     }
 }

@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use super::admit::Admitted;
 use super::body::Body;
 use super::collapse::{Join, Lead};
-use super::config::RangeMiss;
 use super::fill::{Fill, Private, Wanted, find_fresh, is_failure};
 use super::flight::{Flight, Published, Unshared};
 use super::forward::Purpose;
@@ -37,7 +36,7 @@ impl Edge {
         fwd: Fwd,
     ) -> Answered {
         let key = admitted.key.hash();
-        if let Some(answered) = self.by_parts(admitted, parts, base.is_some(), fwd).await {
+        if let Some(answered) = self.by_parts(admitted, parts, base.as_ref(), fwd).await {
             return answered;
         }
         let mut base = base;
@@ -89,40 +88,6 @@ impl Edge {
         let error = OriginError::Malformed("its answers could not be used".into());
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         self.unanswered(parts, &error, StatusCode::BAD_GATEWAY, &status)
-    }
-
-    /// What can be answered without the whole; `None`: it is to be fetched.
-    async fn by_parts(
-        self: &Arc<Self>,
-        admitted: &Arc<Admitted>,
-        parts: &Parts,
-        is_stored: bool,
-        fwd: Fwd,
-    ) -> Option<Answered> {
-        let key = admitted.key.hash();
-        let wants_range = parts.headers.contains_key(header::RANGE);
-        if let Some(sliced) = self.collapse.sliced(key)
-            && !is_stored
-            && let Some(answered) = self.from_slices(admitted, parts, &sliced).await
-        {
-            return Some(answered);
-        }
-        if wants_range
-            && admitted.treatment.range_miss == RangeMiss::Forward
-            && let Some(answered) = self.stored_part(admitted, parts).await
-        {
-            return Some(answered);
-        }
-        if wants_range
-            && (admitted.treatment.range_miss == RangeMiss::Forward && !is_stored
-                || self.collapse.is_too_large(key, self.clock.now()))
-        {
-            return Some(match self.count_miss(admitted) {
-                Ok(()) => self.forward_range(admitted, parts, fwd).await,
-                Err(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
-            });
-        }
-        None
     }
 
     /// Starts a fetch in a task of its own.

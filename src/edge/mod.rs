@@ -57,6 +57,7 @@ mod model;
 mod names;
 mod negotiate;
 mod part;
+mod pieces;
 mod post;
 mod purged;
 mod record;
@@ -70,7 +71,9 @@ mod serve;
 mod settle;
 mod signed;
 mod sites;
+mod sliced_body;
 mod slices;
+mod stream;
 mod trail;
 mod warm;
 
@@ -97,6 +100,7 @@ use crate::object::Object;
 use crate::purge::Purges;
 use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::invalidate;
+use crate::rules::key::CacheKey;
 use crate::rules::time::Millis;
 use crate::store::Store;
 use crate::telemetry::{AccessLog, Clock};
@@ -150,8 +154,8 @@ enum Step {
     HitStale(Arc<Object>),
     /// From the origin; with a stored response to be revalidated, or not.
     Fetch(Option<Arc<Object>>, Fwd),
-    /// What the request insists on can't be had (`only-if-cached`).
-    Refuse(Refusal),
+    /// From what is stored of it beside the whole, or not at all; with the whole that can't be used.
+    OnlyStored(Option<Arc<Object>>),
 }
 
 impl Edge {
@@ -262,10 +266,7 @@ impl Edge {
             Found::Cold => Step::Load,
             Found::Fresh(object) => Step::Hit(object),
             Found::Stale(object) => Step::HitStale(object),
-            Found::OnlyIfCached => {
-                let detail = "the request asks for a stored response and there is none to use";
-                Step::Refuse(Refusal::new(Reason::OnlyIfCached, StatusCode::GATEWAY_TIMEOUT, detail))
-            }
+            Found::OnlyIfCached(base) => Step::OnlyStored(base),
             Found::Revalidate(object) if is_head => Step::Head(Some(object)),
             Found::Revalidate(object) => Step::Fetch(Some(object), Fwd::Stale),
             Found::OtherVariant if !is_head => Step::Fetch(None, Fwd::VaryMiss),
@@ -300,7 +301,7 @@ impl Edge {
                 (Outcome::HitStale, response)
             }
             Step::Fetch(base, fwd) => self.fetch(&admitted, parts, base, fwd).await,
-            Step::Refuse(refusal) => self.refused(parts, &refusal, &CacheStatus::default()),
+            Step::OnlyStored(base) => self.only_stored(&admitted, parts, base.as_ref()).await,
         }
     }
 
@@ -364,10 +365,18 @@ impl Edge {
     /// RFC 9111 §4.4: the target, and what Location and Content-Location name on the same origin.
     fn invalidate(&self, admitted: &Admitted, parts: &Parts, response: &http::HeaderMap) {
         let target = admitted.as_target();
-        self.store.invalidate(&admitted.key_of(target.path, parts.uri.query()));
+        self.invalidate_key(&admitted.key_of(target.path, parts.uri.query()));
         for other in invalidate::targets(&target, response) {
-            self.store.invalidate(&admitted.key_of(&other.path, other.query.as_deref()));
+            self.invalidate_key(&admitted.key_of(&other.path, other.query.as_deref()));
         }
+    }
+
+    /// The whole, its parts, and what is known of its slices: those that are stored are used again only when the origin
+    /// says, from now on, that their tag is that of the whole.
+    fn invalidate_key(&self, key: &CacheKey) {
+        self.store.invalidate(key);
+        self.store.invalidate(&part::key_of(key));
+        self.collapse.forget_sliced(key.hash());
     }
 }
 

@@ -19,7 +19,7 @@ use super::flight::Flight;
 use super::metrics::EdgeMetrics;
 use super::negotiate::{self, Chosen};
 use super::refusal::{Reason, Refusal};
-use super::slices::{SlicedBody, SlicesReader};
+use super::sliced_body::{SlicedBody, SlicesReader};
 use crate::encode::{Level, Transcoder};
 use crate::object::{self, Head, Object};
 use crate::rules::cache_status::CacheStatus;

@@ -3,11 +3,11 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::accept::ensure_date;
 use super::fill::Fill;
+use super::stream::Coming;
 use crate::object::Head;
-use crate::origin::OriginBody;
 use crate::rules::partial;
-use crate::rules::range;
 use crate::rules::time::Millis;
 
 /// Times in a row that a fill is resumed without a byte gained.
@@ -33,9 +33,9 @@ pub(super) fn validator(status: StatusCode, headers: &HeaderMap, now: Millis) ->
 }
 
 impl Fill {
-    /// The rest of a body of which `received` bytes came; `None`: it can't be had. Rare: who waits for it boxes it, or every
-    /// fill would have room for it.
-    pub(super) async fn resume(&mut self, head: &Head, received: u64) -> Option<OriginBody> {
+    /// The rest of a body that broke off, or came to its end too early; `None`: it can't be had.
+    pub(super) async fn resume(&mut self, head: &Head, coming: &mut Coming) -> Option<()> {
+        let received = coming.received;
         let resumable = self.resumable.as_mut()?;
         if received == 0 || std::mem::replace(&mut resumable.at, received) != received {
             resumable.attempts = 0;
@@ -54,19 +54,16 @@ impl Fill {
         let headers = request.headers_mut();
         headers.insert(header::RANGE, HeaderValue::try_from(format!("bytes={received}-")).ok()?);
         headers.insert(header::IF_RANGE, validator);
-        let response = self.admitted.treatment.origin.send(request).await.ok()?;
-        let length = super::respond::content_length(&head.headers);
-        let content_range = range::content_range_of(response.headers())?;
-        let is_the_rest = response.status() == StatusCode::PARTIAL_CONTENT
-            && content_range.first == received
-            && content_range.complete.is_none_or(|complete| {
-                content_range.last + 1 == complete && length.is_none_or(|length| length == complete)
-            })
-            && response.headers().get(header::ETAG) == head.headers.get(header::ETAG);
-        if !is_the_rest {
-            return None;
-        }
+        let mut response = self.admitted.treatment.origin.send(request).await.ok()?;
+        let now = self.edge.clock.now();
+        ensure_date(response.headers_mut(), now);
+        let is_of_the_same = response.status() == StatusCode::PARTIAL_CONTENT
+            && partial::may_combine(&head.headers, response.headers(), now);
+        let rest = partial::of_headers(response.headers()).filter(|_| is_of_the_same)?;
+        coming.length = Some(partial::length_with_rest(coming.length, received, &rest)?);
+        coming.until = Some(rest.range.end);
+        coming.body = response.into_body();
         tracing::debug!(url = head.key.canonical(), received, "a fill that broke off goes on");
-        Some(response.into_body())
+        Some(())
     }
 }

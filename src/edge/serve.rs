@@ -50,15 +50,25 @@ impl Edge {
         detail: &str,
     ) -> Response<Body> {
         trail::found(parts, object);
-        let status = CacheStatus {
+        let status = self.stale_status(object, fwd, detail);
+        respond::from_object(&self.serving(admitted, parts, status, false), object)
+    }
+
+    /// What is said of a stale response that is served.
+    pub(super) fn stale_status<'a>(
+        &self,
+        object: &Object,
+        fwd: Option<(Fwd, Option<u16>)>,
+        detail: &'a str,
+    ) -> CacheStatus<'a> {
+        CacheStatus {
             hit: fwd.is_none(),
             fwd: fwd.map(|(fwd, _)| fwd),
             fwd_status: fwd.and_then(|(_, status)| status),
             ttl: Some(object.freshness().ttl_secs(self.clock.now())),
             detail: Some(detail),
             ..CacheStatus::default()
-        };
-        respond::from_object(&self.serving(admitted, parts, status, false), object)
+        }
     }
 
     pub(super) fn serving<'a>(

@@ -6,31 +6,31 @@
 //! that it is larger than a slice, has a strong tag and can be had in ranges, the answer is given up and
 //! slices are fetched instead. Every slice is asked for with `If-Range` and must carry the same tag and
 //! length: another one ends the memory of the slices, and what was stored of the old ones is never used
-//! again.
+//! again. An unsafe method ends it too: what is stored is used again only when the origin has told the same tag after it.
 
-use std::future::Future;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body as _;
 
 use super::admit::Admitted;
-use super::body::{Body, BodyError};
+use super::body::Body;
 use super::collapse::Join;
-use super::fill::{Answer, Fill, Wanted, find_fresh};
-use super::flight::{Flight, Follower, Published};
+use super::fill::{Answer, Fill, Wanted, find_fresh, is_failure};
+use super::flight::{Flight, Published, Reader};
+use super::lookup::wants_only_stored;
 use super::respond;
+use super::sliced_body::SlicedBody;
 use super::{Edge, Outcome};
-use crate::object::{self, Head, Object};
+use crate::object::{Head, Object};
 use crate::origin::OriginBody;
 use crate::rules::cache_status::{CacheStatus, Fwd};
+use crate::rules::etag;
+use crate::rules::freshness::State;
 use crate::rules::key::CacheKey;
 use crate::rules::range::{self, Requested};
-use crate::rules::{etag, hop};
 
 /// Flights of a slice that one request joins.
 const ATTEMPTS: usize = 3;
@@ -62,9 +62,30 @@ impl Sliced {
         whole.part(&format!("slice-{}-{index}", self.size))
     }
 
-    fn range_of(&self, index: u64) -> Range<u64> {
+    /// In which slice a position lies.
+    pub(super) fn index_of(&self, position: u64) -> u64 {
+        position / self.size
+    }
+
+    /// Where a slice lies.
+    pub(super) fn range_of(&self, index: u64) -> Range<u64> {
         let start = index * self.size;
         start..(start + self.size).min(self.length)
+    }
+
+    fn length_of(&self, index: u64) -> u64 {
+        let Range { start, end } = self.range_of(index);
+        end - start
+    }
+
+    /// The slices that an answer to a request is made of.
+    fn asked_for(&self, request: &HeaderMap) -> Range<u64> {
+        let range = match range::parse(request, self.length) {
+            // Whether If-Range holds is seen later.
+            Requested::Single(range) if !request.contains_key(header::IF_RANGE) => range,
+            _ => 0..self.length,
+        };
+        self.index_of(range.start)..range.end.div_ceil(self.size)
     }
 
     /// Asks an origin for a slice.
@@ -86,15 +107,24 @@ impl Sliced {
 }
 
 /// A slice that can be read.
-enum Slice {
+pub(super) enum Slice {
     Stored(Arc<Object>),
+    Stale(Standing),
     Coming(Arc<Head>, Arc<Flight>),
+}
+
+/// What is stale and served all the same.
+pub(super) struct Standing {
+    pub(super) object: Arc<Object>,
+    fwd: Option<(Fwd, Option<u16>)>,
+    detail: &'static str,
 }
 
 impl Slice {
     fn head(&self) -> &Arc<Head> {
         match self {
             Self::Stored(object) => &object.head,
+            Self::Stale(standing) => &standing.object.head,
             Self::Coming(head, _) => head,
         }
     }
@@ -103,12 +133,21 @@ impl Slice {
 impl Fill {
     /// Fetches a slice for all who ask for it.
     pub(super) async fn run_slice(mut self, sliced: &Sliced, index: u64) {
+        let base = self.base.take();
         let answer = match self.ask(None).await {
             Ok(answer) => answer,
-            Err(error) => return self.lead.flight.publish(Published::Failed(Arc::new(error))),
+            Err(error) => return self.failed(error, base),
         };
+        let status = answer.response.status();
+        if is_failure(status)
+            && let Some(base) = base.filter(|base| self.edge.may_stand_in(base))
+        {
+            return self.covered(base, Some(status.as_u16()));
+        }
         if !is_slice(&answer, sliced, index) {
-            self.edge.collapse.forget_sliced(self.admitted.key.hash());
+            if !is_failure(status) {
+                self.edge.collapse.forget_sliced(self.admitted.key.hash());
+            }
             self.lead.leave();
             return self.lead.flight.publish(Published::Unshared);
         }
@@ -123,7 +162,30 @@ impl Fill {
 }
 
 fn is_slice(answer: &Answer, sliced: &Sliced, index: u64) -> bool {
-    answer.response.status() == StatusCode::PARTIAL_CONTENT && sliced.is(index, answer.response.headers())
+    let exact = answer.response.body().size_hint().exact();
+    answer.response.status() == StatusCode::PARTIAL_CONTENT
+        && sliced.is(index, answer.response.headers())
+        && exact.is_none_or(|exact| exact == sliced.length_of(index))
+}
+
+/// A request for a slice.
+#[derive(Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub(super) admitted: &'a Arc<Admitted>,
+    pub(super) request: &'a HeaderMap,
+    pub(super) sliced: &'a Sliced,
+    pub(super) index: u64,
+}
+
+impl Wish<'_> {
+    fn key(&self) -> CacheKey {
+        self.sliced.key(&self.admitted.key, self.index)
+    }
+
+    fn is_met_by(&self, object: &Object) -> bool {
+        self.sliced.is(self.index, &object.head.headers)
+            && object.body.len() == self.sliced.length_of(self.index)
+    }
 }
 
 impl Edge {
@@ -134,19 +196,29 @@ impl Edge {
         parts: &Parts,
         sliced: &Sliced,
     ) -> Option<(Outcome, Response<Body>)> {
+        let wish = |index| Wish { admitted, request: &parts.headers, sliced, index };
+        if wants_only_stored(admitted, &parts.headers) {
+            // None of them is fetched, so all have to be there.
+            for index in sliced.asked_for(&parts.headers) {
+                self.slice(wish(index)).await?;
+            }
+        }
         let first = match range::parse(&parts.headers, sliced.length) {
-            Requested::Single(range) => range.start / sliced.size,
+            Requested::Single(range) => sliced.index_of(range.start),
             Requested::Ignored | Requested::Unsatisfiable | Requested::Multiple(_) => 0,
         };
-        let slice = self.slice(admitted, &parts.headers, sliced, first).await?;
+        let slice = self.slice(wish(first)).await?;
         let now = self.clock.now();
         let head = slice.head().of_whole(sliced.length);
+        let age_of = |object: &Object| Some(HeaderValue::from(object.head.freshness.age_secs(now)));
         let (outcome, status, age) = match &slice {
             Slice::Stored(object) => {
                 let ttl = Some(object.head.freshness.ttl_secs(now));
                 let status = CacheStatus { hit: true, ttl, detail: Some("slices"), ..CacheStatus::default() };
-                let age = HeaderValue::from(object.head.freshness.age_secs(now));
-                (Outcome::Hit, status, Some(age))
+                (Outcome::Hit, status, age_of(object))
+            }
+            Slice::Stale(Standing { object, fwd, detail }) => {
+                (Outcome::HitStale, self.stale_status(object, *fwd, detail), age_of(object))
             }
             Slice::Coming(head, _) => {
                 let fwd_status = Some(head.status.as_u16());
@@ -157,163 +229,100 @@ impl Edge {
             }
         };
         let serving = self.serving(admitted, parts, status, outcome == Outcome::Miss);
-        let whole = SlicedBody {
-            edge: self.clone(),
-            admitted: admitted.clone(),
-            request: request_of(&parts.headers),
-            sliced: sliced.clone(),
-        };
+        let mut request = parts.headers.clone();
+        if matches!(slice, Slice::Coming(..)) {
+            // The origin has just told the tag, which is all that a client can ask for of the others.
+            request.remove(header::CACHE_CONTROL);
+        }
+        let whole = SlicedBody::new(self, admitted, &request, sliced);
         let response = respond::from_slices(&serving, &head, Arc::new(whole), sliced.length, age);
         Some((outcome, response))
     }
 
     /// A slice: stored, or on its way.
-    async fn slice(
-        self: &Arc<Self>,
-        admitted: &Arc<Admitted>,
-        request: &HeaderMap,
-        sliced: &Sliced,
-        index: u64,
-    ) -> Option<Slice> {
-        let key = sliced.key(&admitted.key, index);
-        if let Some(entry) = self.store.load(&key).await
-            && let Some(object) = entry.select(request)
-            && self.is_fresh(object)
-            && sliced.is(index, &object.head.headers)
-            && object.body.is_readable().await
-        {
-            self.store.promote(key.hash());
-            return Some(Slice::Stored(object.clone()));
+    pub(super) async fn slice(self: &Arc<Self>, wish: Wish<'_>) -> Option<Slice> {
+        let key = wish.key();
+        let stored = self.stored_slice(&wish, &key).await;
+        if let Some(object) = &stored {
+            let stale = |detail| Some(Slice::Stale(Standing { object: object.clone(), fwd: None, detail }));
+            match self.state_for(wish.admitted, wish.request, object) {
+                State::Fresh => {
+                    self.store.promote(key.hash());
+                    return Some(Slice::Stored(object.clone()));
+                }
+                State::StaleWhileRevalidate => {
+                    if !self.collapse.has_failed(key.hash(), self.clock.now()) {
+                        // It runs on without this one.
+                        let _ = self.join_slice(&wish, &key, stored.as_ref()).await;
+                    }
+                    return stale("stale-revalidating");
+                }
+                State::MustRevalidate if self.stands_in(object) => return stale("stale-if-error"),
+                State::MustRevalidate => {}
+            }
+        }
+        if wants_only_stored(wish.admitted, wish.request) {
+            return None;
         }
         for _ in 0..ATTEMPTS {
-            let is_slice = |found: &Arc<Object>| sliced.is(index, &found.head.headers);
-            let find = || find_fresh(self, &key, request, None).filter(is_slice);
-            let as_of = self.purges.applied();
-            let is_outdated = |flight: &Flight| self.is_outdated(&key, flight);
-            let joined = self.collapse.join(key.hash(), request, as_of, is_outdated, find);
-            let (reader, flight) = match joined {
+            let (reader, flight) = match self.join_slice(&wish, &key, stored.as_ref()).await {
+                Ok(joined) => joined,
                 Err(found) => return Some(Slice::Stored(found)),
-                Ok(Join::Follow(reader, flight)) => (reader, flight),
-                Ok(Join::Lead(mut lead)) => {
-                    if let Some(found) = self.landed(&key, request, None).await.filter(is_slice) {
-                        lead.found(&found);
-                        return Some(Slice::Stored(found));
-                    }
-                    let flight = lead.flight.clone();
-                    let reader = flight.join();
-                    let mut fill = Fill::new(self, admitted, request, lead);
-                    fill.wanted = Wanted::Slice(sliced.clone(), index);
-                    fill.launch();
-                    (reader, flight)
-                }
             };
             match reader.published().await {
-                Published::Streaming(head, _) if sliced.is(index, &head.headers) => {
+                Published::Streaming(head, _) if wish.sliced.is(wish.index, &head.headers) => {
                     // Kept for this one until it follows.
                     let _reader = reader;
                     return Some(Slice::Coming(head, flight));
                 }
-                Published::Stored(found) if is_slice(&found) => return Some(Slice::Stored(found)),
+                Published::Stored(found) if wish.is_met_by(&found) => return Some(Slice::Stored(found)),
+                Published::Stale { object, fwd_status } if wish.is_met_by(&object) => {
+                    let (fwd, detail) = (Some((Fwd::Stale, fwd_status)), "stale-if-error");
+                    return Some(Slice::Stale(Standing { object, fwd, detail }));
+                }
                 Published::Aborted | Published::Streaming(..) => {}
                 _ => return None,
             }
         }
         None
     }
-}
 
-/// What the fetches of slices need of a request; it lives as long as the body.
-fn request_of(headers: &HeaderMap) -> HeaderMap {
-    let mut headers = headers.clone();
-    hop::strip_request(&mut headers);
-    object::compact(&headers)
-}
-
-/// A body whose slices are found or fetched when it comes to them.
-pub(super) struct SlicedBody {
-    edge: Arc<Edge>,
-    admitted: Arc<Admitted>,
-    request: HeaderMap,
-    sliced: Sliced,
-}
-
-enum Current {
-    None,
-    Waiting(Pin<Box<dyn Future<Output = Option<Slice>> + Send>>),
-    Stored(object::Reader),
-    Coming(Follower),
-}
-
-/// Reads a range of a [`SlicedBody`].
-pub(super) struct SlicesReader {
-    body: Arc<SlicedBody>,
-    left: Range<u64>,
-    current: Current,
-}
-
-impl std::fmt::Debug for SlicesReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SlicesReader").field("left", &self.left).finish_non_exhaustive()
-    }
-}
-
-impl SlicesReader {
-    pub(super) fn new(body: Arc<SlicedBody>, range: Range<u64>) -> Self {
-        Self { body, left: range, current: Current::None }
+    /// What is stored of a slice, in whatever state.
+    async fn stored_slice(&self, wish: &Wish<'_>, key: &CacheKey) -> Option<Arc<Object>> {
+        let entry = self.store.load(key).await?;
+        let object = entry.select(wish.request)?;
+        let is_it = self.survives(object) && wish.is_met_by(object) && object.body.is_readable().await;
+        is_it.then(|| object.clone())
     }
 
-    /// Bytes not yet read.
-    pub(super) fn left(&self) -> u64 {
-        self.left.end - self.left.start
-    }
-
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        while !self.left.is_empty() {
-            let next = match &mut self.current {
-                Current::None => {
-                    self.current = self.find();
-                    continue;
-                }
-                Current::Waiting(slice) => {
-                    let Some(slice) = ready!(slice.as_mut().poll(cx)) else {
-                        return Poll::Ready(Some(Err(BodyError::Flight("a slice can't be had".into()))));
-                    };
-                    self.current = self.open(slice);
-                    continue;
-                }
-                Current::Stored(reader) => {
-                    ready!(reader.poll_next(cx)).map(|slice| slice.map_err(BodyError::from))
-                }
-                Current::Coming(follower) => ready!(follower.poll_next(cx)),
-            };
-            match next {
-                None => self.current = Current::None,
-                Some(Ok(bytes)) => {
-                    self.left.start += bytes.len() as u64;
-                    return Poll::Ready(Some(Ok(bytes)));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-            }
+    /// Joins the fetch of a slice, or begins one.
+    ///
+    /// # Errors
+    /// It was stored meanwhile.
+    async fn join_slice(
+        self: &Arc<Self>,
+        wish: &Wish<'_>,
+        key: &CacheKey,
+        base: Option<&Arc<Object>>,
+    ) -> Result<(Reader, Arc<Flight>), Arc<Object>> {
+        let find = || find_fresh(self, key, wish.request, base).filter(|found| wish.is_met_by(found));
+        let as_of = self.purges.applied();
+        let is_outdated = |flight: &Flight| self.is_outdated(key, flight);
+        let mut lead = match self.collapse.join(key.hash(), wish.request, as_of, is_outdated, find)? {
+            Join::Follow(reader, flight) => return Ok((reader, flight)),
+            Join::Lead(lead) => lead,
+        };
+        if let Some(found) = self.landed(key, wish.request, base).await.filter(|found| wish.is_met_by(found))
+        {
+            lead.found(&found);
+            return Err(found);
         }
-        Poll::Ready(None)
-    }
-
-    fn find(&self) -> Current {
-        let body = self.body.clone();
-        let index = self.left.start / body.sliced.size;
-        Current::Waiting(Box::pin(async move {
-            body.edge.slice(&body.admitted, &body.request, &body.sliced, index).await
-        }))
-    }
-
-    /// From where the reader is to the end of the slice or of what it reads.
-    fn open(&self, slice: Slice) -> Current {
-        let sliced = &self.body.sliced;
-        let there = sliced.range_of(self.left.start / sliced.size);
-        let range = self.left.start - there.start..self.left.end.min(there.end) - there.start;
-        match slice {
-            Slice::Stored(object) => Current::Stored(object::Reader::new(object.body.clone(), range)),
-            Slice::Coming(_, flight) => Current::Coming(flight.follow(range.start, Some(range.end))),
-        }
+        let flight = lead.flight.clone();
+        let reader = flight.join();
+        let mut fill = Fill::new(self, wish.admitted, wish.request, lead);
+        fill.wanted = Wanted::Slice(wish.sliced.clone(), wish.index);
+        fill.base = base.cloned();
+        fill.launch();
+        Ok((reader, flight))
     }
 }

@@ -292,7 +292,7 @@ fn step_for(found: Found) -> (Step, Option<Arc<Object>>) {
             (Step::Fetch(Some(base.clone()), Fwd::Stale), Some(base))
         }
         Found::OtherVariant => (Step::Fetch(None, Fwd::VaryMiss), None),
-        Found::Cold | Found::Absent | Found::OnlyIfCached => (Step::Fetch(None, Fwd::UriMiss), None),
+        Found::Cold | Found::Absent | Found::OnlyIfCached(_) => (Step::Fetch(None, Fwd::UriMiss), None),
     }
 }
 

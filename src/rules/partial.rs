@@ -20,6 +20,14 @@ pub struct Partial {
     pub complete: Option<u64>,
 }
 
+impl Partial {
+    /// In bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
 /// What a 206's Content-Range promises; `None` for multipart/byteranges and for nonsense, which aren't stored.
 #[must_use]
 pub fn of_headers(response: &HeaderMap) -> Option<Partial> {
@@ -77,6 +85,17 @@ pub fn completion(
     }
     let range = HeaderValue::try_from(format!("bytes={first}-")).ok()?;
     Some((range, validator.clone()))
+}
+
+/// The length of a representation of which `received` bytes are there and `rest` comes now; `None`: that is not what is
+/// missing, or it leaves open how long the whole is. A server may send less than all of the rest (RFC 9110 §15.3.7).
+#[must_use]
+pub fn length_with_rest(known: Option<u64>, received: u64, rest: &Partial) -> Option<u64> {
+    let length = known.or(rest.complete)?;
+    let fits = rest.range.start == received
+        && rest.range.end <= length
+        && rest.complete.is_none_or(|complete| complete == length);
+    fits.then_some(length)
 }
 
 /// Whether two responses are parts of one representation: they share a strong validator (RFC 9111 §3.4).
@@ -151,6 +170,25 @@ mod tests {
         assert_eq!(super::subset(&unknown, &headers(&[(RANGE, "bytes=-2")])), None);
         assert_eq!(super::subset(&unknown, &headers(&[(RANGE, "bytes=15-19")])), Some(15..20));
         assert_eq!(super::subset(&unknown, &headers(&[(RANGE, "bytes=15-20")])), None);
+    }
+
+    #[test]
+    fn a_rest_fits_or_is_none() {
+        let rest = |range, complete| Partial { range, complete };
+        for (known, rest, length) in [
+            (Some(10), rest(5..10, Some(10)), Some(10)),
+            (Some(10), rest(5..8, Some(10)), Some(10)),
+            (Some(10), rest(5..8, None), Some(10)),
+            (None, rest(5..8, Some(10)), Some(10)),
+            (None, rest(5..8, None), None),
+            (Some(10), rest(4..10, Some(10)), None),
+            (Some(10), rest(6..10, Some(10)), None),
+            (Some(10), rest(5..11, None), None),
+            (Some(10), rest(5..11, Some(11)), None),
+            (Some(10), rest(5..9, Some(9)), None),
+        ] {
+            assert_eq!(length_with_rest(known, 5, &rest), length, "{known:?} {rest:?}");
+        }
     }
 
     #[test]

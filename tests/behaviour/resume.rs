@@ -110,3 +110,123 @@ fn an_origin_that_never_gets_further_is_not_asked_for_ever() {
     assert!(asked(&node).is_err());
     assert_eq!(origin.count("/a"), 3, "the first, and two more");
 }
+
+/// The first of two answers: the head as it is given, and half of a hundred bytes.
+fn half(fields: &[(&str, &str)]) -> Reply {
+    let fields = [fields, &[("Cache-Control", "max-age=600"), ("Accept-Ranges", "bytes")]].concat();
+    let mut reply = respond(200, &fields, "");
+    reply.extend([Step::Send(hundred()[..50].to_vec()), Step::Close]);
+    reply
+}
+
+/// The same in chunks, without the last one.
+fn half_in_chunks(tag: &str) -> Reply {
+    let fields = [
+        ("Cache-Control", "max-age=600"),
+        ("Accept-Ranges", "bytes"),
+        ("Transfer-Encoding", "chunked"),
+        ("ETag", tag),
+    ];
+    let mut reply = respond(200, &fields, "");
+    reply.extend([Step::Send(chunk(&hundred()[..50])), Step::Close]);
+    reply
+}
+
+fn hundred() -> Vec<u8> {
+    pattern(100, 7)
+}
+
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// A 206 in chunks that ends cleanly after `bytes`, whatever its Content-Range promises.
+fn part_in_chunks(content_range: &str, bytes: &[u8]) -> Reply {
+    let fields = [("ETag", "\"e\""), ("Content-Range", content_range), ("Transfer-Encoding", "chunked")];
+    let body = [&chunk(bytes)[..], b"0\r\n\r\n"].concat();
+    respond(206, &fields, body)
+}
+
+fn first_byte(seen: &Seen) -> Option<usize> {
+    seen.field("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+}
+
+/// The first answer, and that to a range from its first byte on.
+type Halves = (fn() -> Reply, fn(usize) -> Reply);
+
+const SIZED: fn() -> Reply = || half(&[("Content-Length", "100"), ("ETag", "\"e\"")]);
+const CHUNKED: fn() -> Reply = || half_in_chunks("\"e\"");
+
+#[test]
+fn a_rest_that_does_not_reach_the_end_is_not_taken_for_it() {
+    let cases: [Halves; 5] = [
+        (SIZED, |first| part_in_chunks(&format!("bytes {first}-59/*"), &hundred()[50..60])),
+        (SIZED, |_| part_in_chunks("bytes 50-99/100", &hundred()[50..60])),
+        // More than was promised, of the whole and of the part.
+        (SIZED, |_| part_in_chunks("bytes 50-99/100", &[&hundred()[50..], &[0; 20]].concat())),
+        (SIZED, |_| part_in_chunks("bytes 50-59/100", &hundred()[50..])),
+        (CHUNKED, |_| part_in_chunks("bytes 50-59/*", &hundred()[50..60])),
+    ];
+    for (index, (first, second)) in cases.into_iter().enumerate() {
+        let origin = Origin::start();
+        origin.on("/a", move |seen| match first_byte(seen) {
+            None => first(),
+            Some(50) => second(50),
+            Some(_) => respond(416, &[("Content-Range", "bytes */100")], ""),
+        });
+        let node = node(&origin).start();
+        for _ in 0..2 {
+            let Err(Broken::Truncated(answer)) = asked(&node) else { panic!("case {index}: a whole answer") };
+            assert_same_bytes(&answer.body, &hundred()[..answer.body.len()]);
+        }
+        assert!(origin.count("/a") >= 4, "case {index}: nothing is stored");
+    }
+}
+
+#[test]
+fn a_rest_may_come_in_several_parts() {
+    let cases: [Halves; 3] = [
+        (SIZED, |first| part_in_chunks(&format!("bytes {first}-{}/*", first + 9), &hundred()[first..][..10])),
+        (CHUNKED, |first| {
+            part_in_chunks(&format!("bytes {first}-{}/100", first + 9), &hundred()[first..][..10])
+        }),
+        // Cut short where it ends cleanly.
+        (SIZED, |first| part_in_chunks(&format!("bytes {first}-99/100"), &hundred()[first..][..10])),
+    ];
+    for (index, (first, next)) in cases.into_iter().enumerate() {
+        let origin = Origin::start();
+        origin.on("/a", move |seen| first_byte(seen).map_or_else(first, next));
+        let node = node(&origin).start();
+        assert_same_bytes(&asked(&node).expect("a whole answer").body, &hundred());
+        let hit = node.await_hit("/a");
+        assert_same_bytes(&hit.body, &hundred());
+        assert_eq!(hit.field("content-length"), Some("100"), "case {index}");
+        assert_eq!(origin.count("/a"), 6, "case {index}");
+    }
+}
+
+#[test]
+fn a_date_is_a_validator_only_while_it_is_the_same() {
+    const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const NEW: &str = "Mon, 07 Nov 1994 08:49:37 GMT";
+    for (second, is_same) in [(OLD, true), (NEW, false)] {
+        let origin = Origin::start();
+        origin.on("/a", move |seen| match seen.field("range") {
+            None => half(&[("Content-Length", "100"), ("Last-Modified", OLD)]),
+            Some(_) => {
+                let seed = if is_same { 7 } else { 8 };
+                let fields = [("Last-Modified", second), ("Content-Range", "bytes 50-99/100")];
+                respond(206, &fields, &pattern(100, seed)[50..])
+            }
+        });
+        let node = node(&origin).start();
+        let answer = asked(&node);
+        assert_eq!(origin.seen("/a")[1].field("if-range"), Some(OLD));
+        if is_same {
+            assert_same_bytes(&answer.expect("a whole answer").body, &hundred());
+        } else {
+            assert!(matches!(answer, Err(Broken::Truncated(_))), "{answer:?}");
+            assert!(asked(&node).is_err(), "nothing is stored");
+        }
+    }
+}

@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::client::{Broken, Client};
 use crate::support::node::{Builder, Node, node};
-use crate::support::origin::{Origin, Reply, Seen, respond};
-use crate::support::request::{Request, get};
-use crate::support::{assert_same_bytes, pattern};
+use crate::support::origin::{FRESH, Origin, Reply, Seen, Step, respond};
+use crate::support::request::{Request, get, request};
+use crate::support::{assert_same_bytes, eventually, pattern};
 
 const SIZE: usize = 64 * 1024;
 const LENGTH: usize = 10 * SIZE + 1234;
@@ -40,7 +41,13 @@ fn answer(seen: &Seen, seed: u64, fields: &[(&str, &str)]) -> Reply {
     let body = pattern(LENGTH, seed);
     let tag = format!("\"{seed}\"");
     let mut fields = fields.to_vec();
-    fields.extend([("Cache-Control", "max-age=600"), ("Accept-Ranges", "bytes")]);
+    if !matches!(&*seen.method, "GET" | "HEAD") {
+        return respond(204, &[], "");
+    }
+    fields.push(("Accept-Ranges", "bytes"));
+    if !fields.iter().any(|(name, _)| *name == "Cache-Control") {
+        fields.extend(FRESH);
+    }
     if !fields.iter().any(|(name, _)| *name == "ETag") {
         fields.push(("ETag", &tag));
     }
@@ -200,4 +207,128 @@ fn slices_survive_a_restart() {
     let node = node.restarted(Signal::KILL);
     assert_range(&node, 10, 4 * SIZE - 1, 1);
     assert_eq!(file.asked()[before..], ["-"], "only the head is asked for again");
+}
+
+/// The slice that is asked for, in chunks, with so many bytes more or fewer than it has.
+fn of_wrong_length(seen: &Seen, by: isize) -> Reply {
+    let mut reply = answer(seen, 1, &[("Transfer-Encoding", "chunked")]);
+    if let Some(Step::Body(body)) = reply.last_mut() {
+        body.resize(body.len().saturating_add_signed(by), 0);
+        let head = format!("{:x}\r\n", body.len());
+        *body = [head.as_bytes(), body, b"\r\n0\r\n\r\n"].concat();
+    }
+    reply
+}
+
+#[test]
+fn a_slice_of_the_wrong_length_is_not_stored() {
+    for by in [-1000, 1000] {
+        let file = File::new(&[]);
+        let node = sliced(&file).start();
+        assert_range(&node, 0, 0, 1);
+        file.origin.on("/large", move |seen| of_wrong_length(seen, by));
+        let mut client = Client::connect(node.http());
+        client.send(&range(SIZE, 2 * SIZE - 1).bytes());
+        let broken = client.try_response("GET");
+        assert!(broken.is_err(), "{by}: {broken:?}");
+        file.origin.on("/large", |seen| answer(seen, 1, &[]));
+        let before = file.asked().len();
+        assert_range(&node, SIZE, 2 * SIZE - 1, 1);
+        assert_eq!(file.asked()[before..], ["bytes=65536-131071"], "{by}");
+        assert_same_bytes(&node.get("/large").body, &pattern(LENGTH, 1));
+    }
+}
+
+#[test]
+fn a_change_ends_what_is_known_of_the_slices() {
+    for (method, is_disk) in [("PUT", false), ("POST", true)] {
+        let file = File::new(&[]);
+        let node = sliced(&file).disk(if is_disk { "64MiB" } else { "0" }).start();
+        assert_range(&node, 0, 2 * SIZE, 1);
+        file.seed.store(2, Relaxed);
+        request(method, "/large").body("x").to(&node).assert_status(204);
+        assert_range(&node, 0, 9, 2);
+        assert_range(&node, 0, LENGTH - 1, 2);
+
+        // The whole, too.
+        file.seed.store(3, Relaxed);
+        request(method, "/large").body("x").to(&node).assert_status(204);
+        assert_same_bytes(&node.get("/large").body, &pattern(LENGTH, 3));
+    }
+}
+
+#[test]
+fn slices_from_before_a_change_are_used_only_if_the_origin_still_has_their_tag() {
+    let file = File::new(&[]);
+    let node = sliced(&file).disk("64MiB").start();
+    assert_range(&node, 0, 4 * SIZE - 1, 1);
+    request("PUT", "/large").body("x").to(&node).assert_status(204);
+    let before = file.asked().len();
+    assert_range(&node, 10, 4 * SIZE - 1, 1);
+    assert_eq!(file.asked()[before..], ["-"], "only the head is asked for again");
+
+    node.await_metric("larder_store_writes_total{outcome=\"written\"}", 4.0);
+    file.seed.store(2, Relaxed);
+    request("PUT", "/large").body("x").to(&node).assert_status(204);
+    let node = node.restarted(Signal::KILL);
+    assert_range(&node, 10, 4 * SIZE - 1, 2);
+}
+
+const STALE: &[(&str, &str)] = &[("Cache-Control", "max-age=1")];
+
+/// Two slices of a file that are stale, and what has gone to the origin for them.
+fn stale_slices(file: &File, cache: &str) -> Node {
+    let node = sliced(file).cache(cache).start();
+    assert_range(&node, 0, SIZE, 1);
+    std::thread::sleep(Duration::from_millis(1100));
+    node
+}
+
+#[test]
+fn stale_slices_stand_in_for_an_origin_that_fails() {
+    for status in [0, 503] {
+        let file = File::new(STALE);
+        let node = stale_slices(&file, "");
+        file.origin.on("/large", move |_| match status {
+            0 => vec![Step::Close],
+            status => respond(status, &[], "broken"),
+        });
+        let covered = range(SIZE - 10, SIZE).to(&node);
+        covered.assert_status(206).assert_fwd("stale").assert_body(&pattern(LENGTH, 1)[SIZE - 10..=SIZE]);
+        assert_eq!(covered.cache_parameter("detail").as_deref(), Some("stale-if-error"));
+        let fwd_status = (status > 0).then(|| status.to_string());
+        assert_eq!(covered.cache_parameter("fwd-status"), fwd_status);
+        assert!(covered.age() >= Some(1));
+        // What was never stored can't be had.
+        assert!([502, status].contains(&range(3 * SIZE, 3 * SIZE).to(&node).status));
+        file.origin.on("/large", |seen| answer(seen, 1, STALE));
+        eventually("the origin is asked again", || !range(0, 0).to(&node).has("age"));
+    }
+}
+
+#[test]
+fn stale_slices_do_not_stand_in_where_that_is_forbidden() {
+    const STRICT: &[(&str, &str)] = &[("Cache-Control", "max-age=1, must-revalidate")];
+    const NEVER: &str = "stale_if_error = \"0s\"";
+    for (fields, cache, is_changed) in [(STRICT, "", false), (STALE, NEVER, false), (STALE, "", true)] {
+        let file = File::new(fields);
+        let node = stale_slices(&file, cache);
+        if is_changed {
+            request("PUT", "/large").body("x").to(&node).assert_status(204);
+        }
+        file.origin.stop();
+        range(0, 9).to(&node).assert_status(502).assert_own_error();
+    }
+}
+
+#[test]
+fn stale_slices_are_served_while_they_are_fetched_anew() {
+    let file = File::new(STALE);
+    let node = stale_slices(&file, "stale_while_revalidate = \"600s\"");
+    let before = file.asked().len();
+    let stale = range(0, 9).to(&node);
+    stale.assert_status(206).assert_hit().assert_body(&pattern(LENGTH, 1)[..10]);
+    assert_eq!(stale.cache_parameter("detail").as_deref(), Some("stale-revalidating"));
+    eventually("one fetch in the background", || file.asked().len() > before);
+    assert_eq!(file.asked()[before..], ["bytes=0-65535"]);
 }
