@@ -13,7 +13,7 @@ use super::accept::ensure_date;
 use super::admit::Admitted;
 use super::collapse::Lead;
 use super::flight::{End, Published, Unshared};
-use super::forward::Purpose;
+use super::forward::{Purpose, is_confirmed};
 use super::purged::take_tags;
 use super::slices::Sliced;
 use super::trail::{self, Trail};
@@ -128,7 +128,7 @@ impl Fill {
         let mut answer = self.ask(base.as_deref()).await;
         if let (Ok(found), Some(object)) = (&answer, &base)
             && found.response.status() == StatusCode::NOT_MODIFIED
-            && (!update::matches_304(&object.head.headers, found.response.headers())
+            && (!is_confirmed(object, found.response.headers())
                 || self.edge.is_gone(&object.head, object.checked()))
         {
             // RFC 9111 §4.3.4: the 304 speaks of another response than the one we have; or that one was

@@ -20,7 +20,7 @@ use crate::origin::{OriginBody, OriginError, OutBody, no_body};
 use crate::rules::cache_status::CacheStatus;
 use crate::rules::dictionary::{AVAILABLE_DICTIONARY, DICTIONARY_ID};
 use crate::rules::encoding::Coding;
-use crate::rules::{encoding, etag, hop};
+use crate::rules::{conditional, encoding, etag, hop, update};
 
 /// What a request is for, which decides the fields it carries.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +151,7 @@ impl Edge {
         let mut response = response.map(Body::origin);
         let headers = response.headers_mut();
         hop::strip_response(headers);
+        admitted.site.purge.tags.strip(headers);
         headers.append(header::VIA, self.via.clone());
         headers.append(&CACHE_STATUS, cache_status(&self.config.node, status));
         for_client(headers, admitted);
@@ -168,8 +169,11 @@ impl Edge {
     }
 }
 
-/// Asks whether the stored response is still the one (RFC 9111 §4.3.1), with its validators verbatim.
+/// Asks whether the stored response is still the one (RFC 9111 §4.3.1), with its validators verbatim; where a 304 can say so.
 fn condition(headers: &mut HeaderMap, base: &Object) {
+    if !conditional::can_be_confirmed(base.head.status) {
+        return;
+    }
     let stored = &base.head.headers;
     if let Some(etag) = stored.get(header::ETAG) {
         headers.insert(header::IF_NONE_MATCH, etag.clone());
@@ -183,6 +187,11 @@ fn condition(headers: &mut HeaderMap, base: &Object) {
         // Its tag is of what the origin has encoded, and of nothing else.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding.as_str()));
     }
+}
+
+/// Whether a 304 speaks of the stored response: not when that was asked for without a condition.
+pub(super) fn is_confirmed(base: &Object, not_modified: &HeaderMap) -> bool {
+    conditional::can_be_confirmed(base.head.status) && update::matches_304(&base.head.headers, not_modified)
 }
 
 /// The tags of our own encodings say nothing to an origin: they become what they were made of. Not for who asks for a

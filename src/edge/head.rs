@@ -5,10 +5,12 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 
+use super::accept::ensure_date;
 use super::admit::Admitted;
 use super::body::Body;
 use super::miss::Fetched;
 use super::negotiate::{self, Chosen};
+use super::purged::take_tags;
 use super::respond::{self, content_length};
 use super::{Edge, Outcome};
 use crate::object::{Head, Object};
@@ -16,7 +18,7 @@ use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::policy::{self, Exchange};
 use crate::rules::update::{self, HeadUpdate};
 use crate::rules::vary::{self, Vary};
-use crate::rules::{date, hop};
+use crate::rules::{conditional, hop};
 
 impl Edge {
     /// From a fetch of the whole that is under way; else forwarded as HEAD.
@@ -87,8 +89,9 @@ impl Edge {
         response: &Response<crate::origin::OriginBody>,
         request_time: crate::rules::time::Millis,
     ) {
-        let stored = &base.head.headers;
+        let stored = &base.head.fields();
         match update::head_update(stored, Some(base.body.len()), response.status(), response.headers()) {
+            _ if !conditional::can_be_confirmed(base.head.status) => {}
             HeadUpdate::Ignore => {}
             HeadUpdate::Invalidate => base.invalidate(),
             HeadUpdate::Merge => {
@@ -96,10 +99,11 @@ impl Edge {
                 let mut news = response.headers().clone();
                 hop::strip_response(&mut news);
                 let response_time = self.clock.now();
-                if !news.contains_key(header::DATE) {
-                    news.insert(header::DATE, date::format(response_time.as_secs_floor()));
-                }
+                ensure_date(&mut news, response_time);
+                let speaks_of_tags = admitted.site.purge.tags.speaks(&news);
+                let tags = take_tags(admitted, &mut news);
                 let mut headers = base.head.fields();
+                headers.remove(header::VIA);
                 update::merge_304(&mut headers, &news, treatment.policy.set_cookie);
                 let exchange = Exchange {
                     method: &Method::GET,
@@ -111,6 +115,7 @@ impl Edge {
                 };
                 let Ok(freshness) = policy::decide(&exchange, &treatment.policy) else { return };
                 headers.remove(header::AGE);
+                headers.append(header::VIA, self.via.clone());
                 let selecting = (base.head.vary.clone(), base.head.variant.clone());
                 let mut head =
                     Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
@@ -119,7 +124,7 @@ impl Edge {
                 if let Some(stored) = base.head.negotiated {
                     head.negotiate(stored.offer);
                 }
-                head.tags = base.head.tags.clone();
+                head.tags = if speaks_of_tags { tags } else { base.head.tags.clone() };
                 let object = base.renewed(Arc::new(head), self.store.gauge());
                 self.store.refresh(Arc::new(object), treatment.max_variants);
             }

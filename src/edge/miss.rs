@@ -212,7 +212,8 @@ impl Edge {
             return;
         }
         let now = self.clock.now();
-        let validators = Validators::of(response.headers(), now);
+        // Date takes the place of Last-Modified for what is stored only (RFC 9111 §4.3.2).
+        let validators = Validators { date: None, ..Validators::of(response.headers(), now) };
         let status = match evaluate(&parts.method, &parts.headers, &validators, now) {
             Outcome::Proceed => return,
             Outcome::NotModified => StatusCode::NOT_MODIFIED,

@@ -21,7 +21,8 @@ impl ReadyHead {
         Self { fields, lines: None }
     }
 
-    /// Lines, and the one field that hyper would write otherwise; the length it writes too, from the body.
+    /// Lines, and as fields the one that hyper would write otherwise and the one that a range replaces; the length hyper
+    /// writes too, from the body.
     fn lines_of(headers: &HeaderMap) -> Self {
         let mut fields = HeaderMap::new();
         let mut lines = Vec::new();
@@ -30,6 +31,8 @@ impl ReadyHead {
                 header::DATE if !fields.contains_key(name) => {
                     fields.insert(name, value.clone());
                 }
+                // On a 200 it says nothing, and is stored as any other field.
+                header::CONTENT_RANGE => _ = fields.append(name, value.clone()),
                 header::CONTENT_LENGTH => {}
                 _ => {
                     for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
@@ -134,9 +137,15 @@ mod tests {
     #[test]
     fn lines_and_what_is_left_as_fields_are_the_whole_head() {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("date", "today"), ("content-length", "4"), ("vary", "a"), ("vary", "b"), ("x", "\u{e9}")]
-        {
+        let content_range = ("content-range", "bytes 5-9/100");
+        for (name, value) in [
+            ("date", "today"),
+            ("content-length", "4"),
+            ("vary", "a"),
+            content_range,
+            ("vary", "b"),
+            ("x", "\u{e9}"),
+        ] {
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let (object, mut sent) = (object(), Sent::default());
@@ -144,7 +153,9 @@ mod tests {
         for as_lines in [true, false, true] {
             let ReadyHead { fields, lines } = send(as_lines);
             if let Some(lines) = lines {
-                assert_eq!(fields, [(header::DATE, HeaderValue::from_static("today"))].into_iter().collect());
+                let left = [(header::DATE, "today"), (header::CONTENT_RANGE, content_range.1)];
+                let left = left.map(|(name, value)| (name, HeaderValue::from_static(value)));
+                assert_eq!(fields, left.into_iter().collect());
                 assert_eq!(lines, "vary: a\r\nvary: b\r\nx: \u{e9}\r\n");
             } else {
                 assert_eq!(fields, headers);

@@ -1,7 +1,7 @@
 //! Conditional requests (RFC 9110 §13), answered from a stored response (RFC 9111 §4.3.2).
 
 use http::{
-    HeaderMap, HeaderValue, Method,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{
         CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
         HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
@@ -50,6 +50,15 @@ pub enum Outcome {
     NotModified,
     /// 412.
     PreconditionFailed,
+}
+
+/// Whether a 304 can confirm a stored response of this status. A 304 takes the place of a 200 (RFC 9110 §15.4.5), and an
+/// origin looks at conditions only where its answer would be a 2xx (§13.2.1): what now has a 200 after a 404 or a 302 may
+/// well be older than that answer, and a 304 would then keep it alive. So the origin is asked without a condition about
+/// all but a 200, what a proxy made of one, and a part of one.
+#[must_use]
+pub fn can_be_confirmed(status: StatusCode) -> bool {
+    matches!(status, StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::PARTIAL_CONTENT)
 }
 
 /// Whether any of the five conditional fields is there at all.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::{
-    age, base,
+    age, base, conditional,
     directives::Directives,
     freshness::Freshness,
     invalidate::{self, Target},
@@ -136,7 +136,9 @@ pub fn decide_post(
     if exchange.method != Method::POST || !site.cache_post {
         return Err(NotStored::Method);
     }
-    if !exchange.status.is_success() || exchange.status == StatusCode::PARTIAL_CONTENT {
+    // No other success encloses a representation of the target: a 201 describes what was made, a 202 what is to be, and a
+    // 204 or 205 has nothing to show.
+    if !matches!(exchange.status, StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION) {
         return Err(NotStored::Status);
     }
     if !invalidate::content_location_is_target(target, exchange.response_headers) {
@@ -176,10 +178,10 @@ fn decide_understood(exchange: &Exchange<'_>, site: &SitePolicy) -> Result<Fresh
     Ok(freshness)
 }
 
-/// A condition can only turn a 2xx into a 304 (RFC 9110 §13.2.1), so a validator on anything else renews nothing.
+/// A validator on what no 304 speaks of renews nothing.
 fn renewable(exchange: &Exchange<'_>) -> bool {
     let headers = exchange.response_headers;
-    exchange.status.is_success()
+    conditional::can_be_confirmed(exchange.status)
         && (headers.contains_key(header::ETAG) || lifetime::last_modified(exchange).is_some())
 }
 

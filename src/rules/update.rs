@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
-use super::{conditional::Validators, etag, fields, hop, policy::SetCookie, time::Millis};
+use super::{conditional::Validators, etag, fields, hop, policy::SetCookie, time::Millis, vary};
 
 /// Whether a 304 speaks of this stored response. If not, the response is dropped and fetched again without a condition.
 ///
@@ -62,6 +62,8 @@ pub enum HeadUpdate {
 }
 
 /// RFC 9111 §4.3.5, on the careful side: without a validator on both sides nothing follows from a HEAD.
+///
+/// Where Vary changes, the same body may be for other requests than before: for which, the answer to a GET has to tell.
 #[must_use]
 pub fn head_update(
     stored: &HeaderMap,
@@ -83,9 +85,10 @@ pub fn head_update(
     let length =
         fields::single(head, header::CONTENT_LENGTH.as_str()).map(|value| fields::digits(value.as_bytes()));
     let same_length = length.is_none_or(|length| length == stored_length);
+    let same_vary = !head.contains_key(header::VARY) || vary::parse(head) == vary::parse(stored);
     match equal {
         None => HeadUpdate::Ignore,
-        Some(true) if same_length => HeadUpdate::Merge,
+        Some(true) if same_length && same_vary => HeadUpdate::Merge,
         Some(_) => HeadUpdate::Invalidate,
     }
 }

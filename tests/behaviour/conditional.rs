@@ -4,7 +4,7 @@ use crate::support::client::Client;
 use crate::support::date::http_date;
 use crate::support::eventually;
 use crate::support::node::node;
-use crate::support::origin::{FRESH, Origin};
+use crate::support::origin::{FRESH, Origin, respond};
 use crate::support::request::{get, head};
 
 #[test]
@@ -116,5 +116,27 @@ fn an_error_is_not_made_conditional() {
     for _ in 0..2 {
         get("/a").with("If-None-Match", "\"v1\"").to(&node).assert_status(404);
         get("/a").with("If-Match", "\"v2\"").to(&node).assert_status(404);
+    }
+}
+
+/// RFC 9110 §13.1.3: where there is no modification date, If-Modified-Since is ignored.
+#[test]
+fn what_is_not_stored_has_no_modification_date_but_its_own() {
+    let (origin, asked) = (Origin::start(), std::sync::atomic::AtomicUsize::new(0));
+    origin.on("/*", move |seen| {
+        let count = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let modified = http_date(-7200);
+        let mut fields = vec![("Cache-Control", "private, no-store")];
+        if seen.path() == "/dated" {
+            fields.push(("Last-Modified", &modified));
+        }
+        respond(200, &fields, count.to_string())
+    });
+    let node = node(&origin).start();
+    for round in 0..3 {
+        let since = http_date(600);
+        let ask = |path| get(path).with("If-Modified-Since", &since).to(&node);
+        ask("/a").assert_status(200).assert_body((2 * round).to_string());
+        ask("/dated").assert_status(304);
     }
 }

@@ -50,6 +50,8 @@ fn no_other_answer_is_stored() {
         ("that varies on everything", 200, &[here, fresh, ("Vary", "*")]),
         ("an error", 404, &[here, fresh]),
         ("a redirect", 303, &[here, fresh]),
+        ("what was made", 201, &[here, fresh]),
+        ("what is to be made", 202, &[here, fresh]),
     ];
     let origin = Origin::start();
     let node = node(&origin).cache(ON).start();
@@ -187,4 +189,19 @@ fn an_answer_in_a_coding_that_is_no_part_of_the_key_is_for_who_asked_alone() {
     node.get("/a").assert_fwd("uri-miss").assert_body("identity");
     request("POST", "/a").to(&node).assert_body("identity");
     node.get("/a").assert_hit().assert_body("identity");
+}
+
+#[test]
+fn an_answer_without_content_stands_for_no_page() {
+    for status in [204, 205] {
+        let origin = Origin::start();
+        origin.on("/a", move |seen| {
+            if seen.method == "POST" { respond(status, KEPT, "") } else { respond(200, FRESH, "page") }
+        });
+        let node = node(&origin).cache(ON).start();
+        let answer = request("POST", "/a").body("x").to(&node);
+        answer.assert_status(status);
+        assert!(!answer.is_stored(), "{status}: {:?}", answer.fields);
+        node.get("/a").assert_status(200).assert_fwd("uri-miss").assert_body("page");
+    }
 }

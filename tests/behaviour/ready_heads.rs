@@ -87,3 +87,21 @@ fn every_head_is_whole_in_a_pipeline_too() {
     }
     node.assert_no_panic();
 }
+
+/// A Content-Range on a 200 means nothing, and is stored like any field; a range of it has its own.
+#[test]
+fn a_part_has_one_content_range_whatever_the_whole_has() {
+    let fields = [("Cache-Control", "max-age=600"), ("Content-Range", "bytes 5-9/100")];
+    let origin = Origin::with("/a", &fields, "0123456789");
+    let node = node(&origin).start();
+    node.get("/a").assert_status(200);
+    let mut client = Client::connect(node.http());
+    for _ in 0..20 {
+        let part = client.exchange(&get("/a").with("Range", "bytes=1-2"));
+        part.assert_status(206).assert_body("12");
+        assert_eq!(part.joined("content-range"), "bytes 1-2/10");
+        let whole = client.exchange(&get("/a"));
+        whole.assert_status(200).assert_body("0123456789");
+        assert_eq!(whole.joined("content-range"), "bytes 5-9/100");
+    }
+}

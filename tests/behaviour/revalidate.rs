@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::date::http_date;
 use crate::support::node::node;
 use crate::support::origin::{FRESH, Origin, respond};
-use crate::support::request::get;
+use crate::support::request::{get, head, request};
 
 #[test]
 fn a_304_keeps_the_body_and_updates_the_fields() {
@@ -183,4 +183,83 @@ fn a_client_that_may_ask_for_revalidation_gets_it_though_the_stored_answer_is_fr
     asks().assert_body("new");
     node.get("/a").assert_hit().assert_body("new");
     assert_eq!(origin.count("/a"), 3);
+}
+
+/// What takes its place may be older than the error, or than the redirect, was.
+#[test]
+fn what_is_no_success_is_fetched_anew_without_a_condition() {
+    let modified = http_date(-7200);
+    for status in [404, 302, 410, 204] {
+        let origin = Origin::start();
+        let stale = [
+            ("Cache-Control", "max-age=0, stale-if-error=600"),
+            ("Last-Modified", modified.as_str()),
+            ("ETag", "\"v1\""),
+            ("Location", "/b"),
+        ];
+        let first = respond(status, &stale, "");
+        let asked = std::sync::atomic::AtomicBool::new(false);
+        origin.on("/a", move |seen| {
+            if !asked.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                return first.clone();
+            }
+            let is_conditional = seen.has("if-modified-since") || seen.has("if-none-match");
+            if is_conditional { respond(304, FRESH, "") } else { respond(200, FRESH, "the file") }
+        });
+        let node = node(&origin).start();
+        node.get("/a").assert_status(status);
+        node.get("/a").assert_status(200).assert_body("the file").assert_fwd("stale");
+        node.get("/a").assert_hit().assert_body("the file");
+        assert_eq!(origin.count("/a"), 2, "{status}");
+    }
+}
+
+/// RFC 9111 §4.3.5: the fields of a HEAD are those of the GET.
+#[test]
+fn a_head_renews_the_answer_that_it_speaks_of() {
+    let origin = Origin::start();
+    let stored =
+        [("Cache-Control", "no-cache"), ("ETag", "\"v1\""), ("Surrogate-Key", "old"), ("Via", "1.1 a")];
+    origin.on("/a", move |seen| match seen.method.as_str() {
+        "HEAD" => {
+            let renewed =
+                [FRESH[0], ("ETag", "\"v1\""), ("X-Test", "new"), ("Surrogate-Key", "new"), stored[3]];
+            respond(200, &renewed, "body")
+        }
+        _ => respond(200, &stored, "body"),
+    });
+    let node = node(&origin).start();
+    node.get("/a").assert_fwd("uri-miss");
+    head("/a").to(&node).assert_status(200).assert_fwd("stale");
+    let hit = node.get("/a");
+    hit.assert_hit().assert_body("body");
+    assert_eq!((hit.field("x-test"), hit.joined("via").as_str()), (Some("new"), "1.1 a, 1.1 larder"));
+    assert!(!hit.has("surrogate-key"), "{:?}", hit.fields);
+    let purge = request("POST", "/v1/purges").with("Authorization", format!("Bearer {}", node.token()));
+    node.ask_admin(&purge.body("{\"tags\": [\"new\"]}")).assert_status(201);
+    assert!(!node.get("/a").is_hit(), "the tags are those of the HEAD");
+}
+
+#[test]
+fn a_head_that_varies_otherwise_renews_nothing() {
+    let origin = Origin::start();
+    origin.on("/a", |seen| {
+        let value = seen.joined("x-l");
+        let varying = [("Cache-Control", "max-age=600"), ("ETag", "\"a\""), ("Vary", "X-L")];
+        match (seen.method.as_str(), seen.has("if-none-match")) {
+            ("HEAD", _) => respond(200, &varying, "1"),
+            (_, true) if value == "1" => respond(304, &varying, ""),
+            (_, false) if value.is_empty() => {
+                respond(200, &[("Cache-Control", "no-cache"), ("ETag", "\"a\"")], "1")
+            }
+            _ => respond(200, &[varying[0], ("ETag", "\"b\""), varying[2]], value),
+        }
+    });
+    let node = node(&origin).start();
+    let ask = |value: &str| get("/a").with("X-L", value).to(&node);
+    node.get("/a").assert_body("1");
+    head("/a").with("X-L", "1").to(&node).assert_status(200);
+    ask("2").assert_fwd("stale").assert_body("2");
+    ask("2").assert_hit().assert_body("2");
+    assert!(!ask("1").assert_body("1").is_hit(), "it is known of none that it is the same");
 }

@@ -135,3 +135,40 @@ fn an_unused_connection_does_not_hold_a_drain_up() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     drop(unused);
 }
+
+/// As of what is stored: tags are between the origin and the node.
+#[test]
+fn tags_reach_no_client() {
+    let origin = Origin::start();
+    origin.on("/*", |seen| {
+        let lasting = ("Cache-Control", "max-age=600");
+        let (control, cookie) = match seen.path() {
+            "/private" => (("Cache-Control", "private"), None),
+            "/cookie" => (lasting, Some(("Set-Cookie", "a=b"))),
+            _ => (lasting, None),
+        };
+        let tags = [("Surrogate-Key", "a b"), ("Cache-Tag", "c"), ("Cache-Groups", "\"g\""), control];
+        let fields: Vec<_> = tags.into_iter().chain(cookie).collect();
+        respond(200, &fields, "body")
+    });
+    let kept = node(&origin).site("purge = { strip_tags = false }").start();
+    assert_eq!(request("POST", "/a").body("x").to(&kept).field("surrogate-key"), Some("a b"));
+    let passing = "[[site.rule]]\npath = [\"/pass\"]\npass = true\n\
+                   [[site.rule]]\npath = [\"/part\"]\ncache = { range_miss = \"forward\" }";
+    let node = node(&origin).rules(passing).start();
+    let asked = [
+        request("POST", "/a").body("x"),
+        request("OPTIONS", "/a"),
+        request("HEAD", "/a"),
+        get("/pass"),
+        get("/private"),
+        get("/cookie"),
+        get("/part").with("Range", "bytes=0-1"),
+    ];
+    for request in asked {
+        let answer = request.to(&node);
+        answer.assert_status(200);
+        assert!(!answer.has("surrogate-key") && !answer.has("cache-tag"), "{request:?}: {:?}", answer.fields);
+        assert_eq!(answer.field("cache-groups"), Some("\"g\""), "{request:?}");
+    }
+}

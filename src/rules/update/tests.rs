@@ -107,6 +107,15 @@ fn head_updates_with_an_equal_validator_only() {
     assert_eq!(head(&[("etag", "\"a\""), ("content-length", "11")]), HeadUpdate::Invalidate);
     assert_eq!(head(&[("etag", "\"b\"")]), HeadUpdate::Invalidate);
     assert_eq!(head(&[("content-length", "11")]), HeadUpdate::Ignore);
+    assert_eq!(head(&[("etag", "\"a\""), ("vary", "x-l")]), HeadUpdate::Invalidate);
+    let varying = headers(&[("etag", "\"a\""), ("vary", "b, A")]);
+    for (vary, expected) in
+        [("a, B", HeadUpdate::Merge), ("a", HeadUpdate::Invalidate), ("*", HeadUpdate::Invalidate)]
+    {
+        let head = headers(&[("etag", "\"a\""), ("vary", vary)]);
+        assert_eq!(head_update(&varying, None, StatusCode::OK, &head), expected, "{vary}");
+    }
+    assert_eq!(head_update(&varying, None, StatusCode::OK, &stored), HeadUpdate::Merge);
     assert_eq!(head_update(&stored, None, StatusCode::NOT_FOUND, &stored), HeadUpdate::Ignore);
     let dated = headers(&[("last-modified", "x")]);
     assert_eq!(head_update(&dated, None, StatusCode::OK, &dated), HeadUpdate::Merge);
