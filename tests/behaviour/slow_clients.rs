@@ -53,9 +53,10 @@ fn slow_clients_of_a_fill_do_not_hold_its_bytes_in_memory() {
     let held = gates.clone();
     origin.on("/a", move |_| {
         let length = (block.len() * STAGES).to_string();
-        let mut steps = respond(200, &[FRESH[0], ("Content-Length", &length)], "");
-        for gate in &held {
-            steps.extend([Step::Wait(gate.clone()), Step::Body(block.clone())]);
+        // A head is passed on with the first bytes.
+        let mut steps = respond(200, &[FRESH[0], ("Content-Length", &length)], &block[..1]);
+        for (stage, gate) in held.iter().enumerate() {
+            steps.extend([Step::Wait(gate.clone()), Step::Body(block[usize::from(stage == 0)..].to_vec())]);
         }
         steps
     });
