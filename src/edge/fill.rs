@@ -1,9 +1,8 @@
 //! The fetch of a flight: ask the origin, decide, stream to the followers and into the store.
 //!
-//! It runs in a task of its own and goes on when its first client leaves. Whether the answer is
-//! stored is decided, and its room reserved, before the body is taken; only a body of unknown length can
-//! lose its room on the way, and is then streamed through a window. An answer that breaks off before the
-//! first bytes of its body has failed, and nobody hears of its head.
+//! It runs in a task of its own and goes on when its first client leaves. Whether the answer is stored is decided, and its
+//! room reserved, before the body is taken; only a body of unknown length can lose its room on the way, and is then streamed
+//! through a window. An answer that breaks off before the first bytes of its body has failed: nobody hears of its head.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -174,8 +173,7 @@ impl Fill {
         let version = self.edge.store.version();
         let answering = Box::pin(self.admitted.treatment.origin.send(request));
         let mut response = trail::timed(self.trail.as_ref(), answering).await?;
-        let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
-        framing::check(&mut response, reject_unknown)?;
+        framing::check(&mut response, self.admitted.treatment.reject_unknown_transfer_coding)?;
         let response_time = self.edge.clock.now();
         response.body_mut().opened().await?;
         Ok(Answer { kind, key, response, request_time, response_time, version })
