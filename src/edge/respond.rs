@@ -351,8 +351,8 @@ fn coded(serving: &Serving<'_>, body: Body, chosen: Chosen<'_>) -> Body {
     if serving.request.method == Method::HEAD {
         return body;
     }
-    let limits = serving.admitted.treatment.compress.limits();
-    let transcoder = Transcoder::new(from, to, Level::Fast, None, limits);
+    let most = serving.admitted.treatment.compress.max_bytes;
+    let transcoder = Transcoder::new(from, to, Level::Fast, None, most);
     Body::coded(Coded::new(body, transcoder, turn, of.filter(|_| from != Coding::Identity).cloned()))
 }
 
