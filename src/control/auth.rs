@@ -242,9 +242,14 @@ pub(super) fn has_key(headers: &HeaderMap) -> bool {
 }
 
 fn read_or_make(path: &Path) -> io::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
-        Ok(_) => fs::remove_file(path)?,
+    match fs::read(path) {
+        Ok(bytes) => match kept(&bytes) {
+            Some(token) => return Ok(token),
+            None => {
+                tracing::warn!(path = %path.display(), "the admin token is empty or damaged: another one is made");
+                fs::remove_file(path)?;
+            }
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -253,6 +258,12 @@ fn read_or_make(path: &Path) -> io::Result<String> {
     file.write_all(format!("{token}\n").as_bytes())?;
     file.sync_all()?;
     Ok(token)
+}
+
+/// The token in a file; `None`: what a crash or a disk has left of one.
+fn kept(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 /// 256 random bits, recognisable as a token of this program.
@@ -275,6 +286,22 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("bearer {token}")).unwrap());
         headers
+    }
+
+    #[test]
+    fn a_damaged_file_is_replaced_and_a_whole_one_is_not() {
+        let dir = std::env::temp_dir().join(format!("larder-token-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join(TOKEN_FILE);
+        for damaged in [&b""[..], b" \n", b"larder_\xFF\xFE", b"\0\0\0\0", b"larder_a\0b"] {
+            fs::write(&path, damaged).unwrap();
+            let made = read_or_make(&path).unwrap();
+            assert!(made.starts_with("larder_") && made.len() == 71, "{damaged:?}: {made}");
+            assert_eq!(read_or_make(&path).unwrap(), made);
+        }
+        fs::write(&path, "one of their own\n").unwrap();
+        assert_eq!(read_or_make(&path).unwrap(), "one of their own");
+        fs::remove_dir_all(dir).unwrap();
     }
 
     fn tokens() -> Tokens {

@@ -52,7 +52,7 @@ impl Coded {
         if let (Poll::Ready(Some(Err(BodyError::Coding(failure)))), Some(of)) = (&polled, &self.of)
             && *failure != Failure::Encoder
         {
-            // Who comes next gets it as it is.
+            // Who comes next is told that it can't be had otherwise.
             of.set_undecodable();
         }
         polled
@@ -111,13 +111,13 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     use super::*;
-    use crate::encode::{Level, Limits};
+    use crate::encode::Level;
     use crate::rules::encoding::Coding;
 
-    const LIMITS: Limits = Limits { bytes: 64 << 20, ratio: 1000 };
+    const MOST: u64 = 64 << 20;
 
     fn coded(bytes: Vec<u8>, from: Coding, to: Coding, of: Option<Arc<Encodings>>) -> Coded {
-        let transcoder = Transcoder::new(from, to, Level::Fast, None, LIMITS);
+        let transcoder = Transcoder::new(from, to, Level::Fast, None, MOST);
         Coded::new(Body::bytes(bytes.into()), transcoder, None, of)
     }
 

@@ -2,15 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::encode::Limits;
 use crate::object::{CodingSet, Head, Offer};
 use crate::rules::dictionary::AVAILABLE_DICTIONARY;
 use crate::rules::directives::Directives;
 use crate::rules::encoding::Coding;
 use crate::rules::vary::{self, Vary, VaryRule};
-
-/// Text that compresses by more than this is made to; what claims to is a bomb.
-const MOST_RATIO: u64 = 250;
 
 /// `site.compress`.
 #[derive(Clone, Debug, Default)]
@@ -79,11 +75,6 @@ impl Compress {
     pub(super) fn deltas(&self) -> impl Iterator<Item = Coding> {
         let codings = self.codings.iter().filter(|_| self.dictionaries);
         codings.filter_map(|coding| coding.against_dictionary())
-    }
-
-    /// What a body may unfold to.
-    pub(super) fn limits(&self) -> Limits {
-        Limits { bytes: self.max_bytes, ratio: MOST_RATIO }
     }
 
     /// The head of a complete body: whether clients choose is decided now that its length is known.

@@ -65,7 +65,6 @@ impl Edge {
     ) -> Option<()> {
         let _turn = self.encoder.turn().await?;
         let from = Coding::of(&object.head.headers)?;
-        let limits = treatment.compress.limits();
         let length = object.body.len();
         let work = Work {
             from,
@@ -73,7 +72,7 @@ impl Edge {
             level: Level::High,
             length,
             at_most: *DICTIONARY_BYTES.end(),
-            limits,
+            most: treatment.compress.max_bytes,
             dictionary: None,
         };
         let (feed, events) = self.encoder.start(work)?;

@@ -154,8 +154,8 @@ impl Job {
             None if from == Coding::Identity => worth(length),
             None => self.treatment.compress.max_bytes,
         };
-        let limits = self.treatment.compress.limits();
-        let work = Work { from, to, level, length, at_most, limits, dictionary: dictionary.cloned() };
+        let most = self.treatment.compress.max_bytes;
+        let work = Work { from, to, level, length, at_most, most, dictionary: dictionary.cloned() };
         let Some((feed, events)) = self.edge.encoder.start(work) else { return Outcome::Failed };
         let deposit = match self.edge.store.deposit_encoding(object.head.key.hash()) {
             Ok(deposit) => deposit,

@@ -166,8 +166,7 @@ impl Fill {
         let version = self.edge.store.version();
         let answering = Box::pin(self.admitted.treatment.origin.send(request));
         let mut response = trail::timed(self.trail.as_ref(), answering).await?;
-        let reject_unknown = self.admitted.treatment.reject_unknown_transfer_coding;
-        framing::check(&mut response, reject_unknown)?;
+        framing::check(&mut response, self.admitted.treatment.reject_unknown_transfer_coding)?;
         let response_time = self.edge.clock.now();
         response.body_mut().opened().await?;
         Ok(Answer { kind, key, response, request_time, response_time, version })

@@ -147,6 +147,7 @@ impl Edge {
                     fwd_status: Some(head.status.as_u16()),
                     stored,
                     collapsed: !is_leader,
+                    detail: (!stored).then_some("not-admitted"),
                     ..CacheStatus::default()
                 };
                 let outcome = if is_leader { Outcome::Miss } else { Outcome::Collapsed };

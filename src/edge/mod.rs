@@ -54,6 +54,7 @@ mod miss;
 mod misses;
 #[cfg(test)]
 mod model;
+mod multipart;
 mod names;
 mod negotiate;
 mod part;

@@ -4,8 +4,9 @@
 //! sent, the body is decoded or encoded on its way, once for this client: then its length is not known, its entity tag is
 //! weak, and ranges of it are not served. Where the client accepts nothing that can be made, it gets 406 (RFC 9110
 //! §15.5.7): that it refuses identity too, it has to say in so many words. What has no other coding to be had in is sent to
-//! everybody, as §12.1 allows: an image is of more use than a 406 to who forgot that not all is compressed. So is what
-//! turned out not to be in the coding that it is said to be in.
+//! everybody, as §12.1 allows: an image is of more use than a 406 to who forgot that not all is compressed. What turned out
+//! to unfold to more than is allowed, or not to be in the coding that it is said to be in, can be had as it is only: by who
+//! accepts that coding, and by who says nothing of codings.
 //!
 //! What came encoded and is of no type that is compressed is decoded on its way to who does not accept its coding, and
 //! nothing else: no encoding of it is made or kept, and the origin's own Vary selects it as ever.
@@ -85,7 +86,7 @@ pub(super) fn choose_of(
         let favour = Favour { offer, status, length: content_length(headers), encodings: None, admitted };
         return favour.choose(request, accepted);
     }
-    live(offer, None, accepted)
+    live(offer, None, accepted, request)
 }
 
 fn among<'a>(
@@ -112,7 +113,7 @@ fn among<'a>(
             let delta = || encodings.delta(dictionary?, coding)?.kept();
             encodings.get(coding).or_else(delta).map_or(Chosen::AsItIs, Chosen::Made)
         }
-        None => live(negotiated.offer, Some(encodings), accepted),
+        None => live(negotiated.offer, Some(encodings), accepted, request),
     }
 }
 
@@ -155,10 +156,17 @@ impl Favour<'_> {
 }
 
 #[cold]
-fn live(offer: Offer, of: Option<&Arc<Encodings>>, accepted: Accepted) -> Chosen<'_> {
+fn live<'a>(
+    offer: Offer,
+    of: Option<&'a Arc<Encodings>>,
+    accepted: Accepted,
+    request: &HeaderMap,
+) -> Chosen<'a> {
     let from = offer.coding;
     if from != Coding::Identity && of.is_some_and(|encodings| encodings.is_undecodable()) {
-        return Chosen::AsItIs;
+        // Who says nothing accepts any (RFC 9110 §12.5.3).
+        let is_silent = !request.contains_key(header::ACCEPT_ENCODING);
+        return if is_silent { Chosen::AsItIs } else { Chosen::Refused };
     }
     if !offer.is_made && accepted.identity > 0 {
         return Chosen::Live { from, to: Coding::Identity, turn: None, of };
@@ -245,16 +253,17 @@ mod tests {
             if is_undecodable {
                 encodings.set_undecodable();
             }
-            match live(offer, Some(&encodings), accepted) {
+            match live(offer, Some(&encodings), accepted, &request) {
                 Chosen::Live { from, to, .. } => {
                     prop_assert_eq!(from, offer.coding);
                     prop_assert!(accepted.weight(to) > 0);
                     prop_assert!(offer.is_made || to == Coding::Identity || accepted.identity == 0);
                 }
                 Chosen::Refused => {
-                    prop_assert!(Coding::PLAIN.into_iter().all(|coding| accepted.weight(coding) == 0));
+                    let is_all = Coding::PLAIN.into_iter().all(|coding| accepted.weight(coding) == 0);
+                    prop_assert!(is_all || is_undecodable && offer.coding != Coding::Identity);
                 }
-                Chosen::AsItIs => prop_assert!(is_undecodable && offer.coding != Coding::Identity),
+                Chosen::AsItIs => prop_assert!(false, "it is not accepted"),
                 Chosen::Made(_) => prop_assert!(false, "nothing is made"),
             }
         }

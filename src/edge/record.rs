@@ -45,11 +45,17 @@ impl Record {
         edge: &Arc<Edge>,
         asked: &Asked<'_>,
         outcome: Outcome,
-        response: Response<Body>,
+        mut response: Response<Body>,
     ) -> Response<Body> {
         let ttfb_us = asked.started.elapsed().as_micros() as u64;
         let site = asked.site.map(|site| site.index);
         let outcome = refusal::outcome_of(&edge.metrics, &response, outcome);
+        if matches!(outcome, Outcome::Refused | Outcome::Error)
+            && asked.is_https
+            && let Some(hsts) = asked.site.and_then(|site| site.hsts.as_ref())
+        {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         edge.metrics.answered(site, &asked.parts.method, response.status(), outcome, ttfb_us);
         let log = edge
             .access_log

@@ -45,6 +45,10 @@ pub(super) enum Reason {
     Origin,
     /// A request directive wants what the cache does not have (`only-if-cached`).
     OnlyIfCached,
+    /// A precondition does not hold for the response that was found.
+    Precondition,
+    /// Nothing of the range that is asked for is there.
+    Range,
     /// `Accept-Encoding` refuses all that a response can be had in.
     NotAcceptable,
     /// No refusal of the client's: it is sent to https.
@@ -60,7 +64,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::BadHost,
         Self::HostMismatch,
         Self::Userinfo,
@@ -78,6 +82,8 @@ impl Reason {
         Self::Loop,
         Self::Origin,
         Self::OnlyIfCached,
+        Self::Precondition,
+        Self::Range,
         Self::NotAcceptable,
         Self::HttpsRedirect,
         Self::TooManyFields,
@@ -106,6 +112,8 @@ impl Reason {
             Self::Loop => "loop",
             Self::Origin => "origin",
             Self::OnlyIfCached => "only-if-cached",
+            Self::Precondition => "precondition-failed",
+            Self::Range => "range-not-satisfiable",
             Self::NotAcceptable => "not-acceptable",
             Self::HttpsRedirect => "https-redirect",
             Self::TooManyFields => "too-many-fields",
@@ -158,13 +166,29 @@ impl Refusal {
         Self { error: Some(error), ..self }
     }
 
-    /// The answer: RFC 9457 problem JSON where the client prefers JSON, else a line of text.
+    /// The answer.
     pub(super) fn response(
         &self,
         node: &str,
         status: &CacheStatus<'_>,
         request: (&Method, Version, &HeaderMap),
     ) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(&super::CACHE_STATUS, super::respond::cache_status(node, status));
+        *response.body_mut() = self.write(node, request, headers);
+        response
+    }
+
+    /// Sets the fields of the answer and gives its body: RFC 9457 problem JSON where the client prefers JSON, else a line of
+    /// text.
+    pub(super) fn write(
+        &self,
+        node: &str,
+        request: (&Method, Version, &HeaderMap),
+        headers: &mut HeaderMap,
+    ) -> Body {
         let (method, version, request_headers) = request;
         let title = self.status.canonical_reason().unwrap_or("Refused");
         let (content_type, text) = if prefers_json(request_headers) {
@@ -179,9 +203,6 @@ impl Refusal {
             let code = self.status.as_u16();
             ("text/plain; charset=utf-8", format!("{code} {title}: {}\n", self.detail))
         };
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CONTENT_LENGTH, text.len().into());
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -189,24 +210,23 @@ impl Refusal {
             let error = self.error.unwrap_or(self.reason.proxy_status());
             headers.insert(&super::PROXY_STATUS, proxy_status(node, error, None));
         }
-        headers.insert(&super::CACHE_STATUS, super::respond::cache_status(node, status));
         if let Some((name, value)) = &self.extra {
             headers.insert(name.clone(), value.clone());
         }
         if self.close && version < Version::HTTP_2 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if *method != Method::HEAD {
-            *response.body_mut() = Body::bytes(Bytes::from(text));
-        }
-        response
+        if *method == Method::HEAD { Body::empty() } else { Body::bytes(Bytes::from(text)) }
     }
 }
 
 /// What became of a request; a response that was found and can't be sent is counted as a refusal here.
 #[inline]
 pub(super) fn outcome_of(metrics: &EdgeMetrics, response: &Response<Body>, found: Outcome) -> Outcome {
-    if response.status() != StatusCode::NOT_ACCEPTABLE {
+    if !matches!(
+        response.status(),
+        StatusCode::NOT_ACCEPTABLE | StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE
+    ) {
         return found;
     }
     let Some(reason) = response.extensions().get::<Reason>() else { return found };

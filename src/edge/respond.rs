@@ -1,10 +1,8 @@
 //! From a stored or streaming response to the client's answer: conditions, ranges, the head's last
 //! fields.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -12,11 +10,12 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header
 
 use super::CACHE_STATUS;
 use super::admit::Admitted;
-use super::body::{Body, Part};
+use super::body::Body;
 use super::coded::Coded;
 use super::compress;
 use super::flight::Flight;
 use super::metrics::EdgeMetrics;
+use super::multipart::multipart;
 use super::negotiate::{self, Chosen};
 use super::refusal::{Reason, Refusal};
 use super::sliced_body::{SlicedBody, SlicesReader};
@@ -91,16 +90,13 @@ pub(super) fn hit(serving: &Serving<'_>, object: &Arc<Object>) -> Response<Body>
         headers
     });
     let mut headers = ready.fields;
-    let (status, body) = match selected {
-        None => (head.status, Body::stored(body.clone(), 0..body.len())),
+    let (status, body, refused) = match selected {
+        None => (head.status, Body::stored(body.clone(), 0..body.len()), None),
         Some(selected) => {
             finish(serving, (head.status, selected), &mut headers, &Source::Stored(body), length)
         }
     };
-    let mut response = Response::new(body.with_lines(ready.lines));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
+    response(status, headers, body.with_lines(ready.lines), refused)
 }
 
 /// The answer from a stored response.
@@ -182,22 +178,30 @@ fn answer(
     let selected = select(serving, head, (&headers, &chosen), length);
     finish_head(&mut headers, serving, head, age);
     let is_whole = matches!(selected, Selected::Whole);
-    let (status, body) = finish(serving, (head.status, selected), &mut headers, source, length);
-    let mut response = Response::new(if is_whole { coded(serving, body, chosen) } else { body });
+    let (status, body, refused) = finish(serving, (head.status, selected), &mut headers, source, length);
+    response(status, headers, if is_whole { coded(serving, body, chosen) } else { body }, refused)
+}
+
+#[inline]
+fn response(status: StatusCode, headers: HeaderMap, body: Body, refused: Option<Reason>) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    if let Some(reason) = refused {
+        response.extensions_mut().insert(reason);
+    }
     response
 }
 
-/// The status and the body of what was selected, and the fields that belong to it.
+/// The status and the body of what was selected, and the fields that belong to it; and why it is none of what was found.
 fn finish(
     serving: &Serving<'_>,
     (status, selected): (StatusCode, Selected),
     headers: &mut HeaderMap,
     source: &Source<'_>,
     length: Option<u64>,
-) -> (StatusCode, Body) {
-    match selected {
+) -> (StatusCode, Body, Option<Reason>) {
+    let (status, body) = match selected {
         Selected::Whole => (status, whole(serving, source, length)),
         Selected::One(range) => {
             headers.insert(header::CONTENT_RANGE, range::content_range(&range, length.unwrap_or(0)));
@@ -214,17 +218,33 @@ fn finish(
             (StatusCode::NOT_MODIFIED, Body::empty())
         }
         Selected::PreconditionFailed => {
-            remove_all(headers, &OF_THE_BODY);
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            (StatusCode::PRECONDITION_FAILED, Body::empty())
+            let detail = "what is there is not what the request's condition names";
+            let refusal = Refusal::new(Reason::Precondition, StatusCode::PRECONDITION_FAILED, detail);
+            return refuse(serving, &refusal, headers);
         }
         Selected::Unsatisfiable => {
-            remove_all(headers, &OF_THE_BODY);
-            headers.insert(header::CONTENT_RANGE, range::unsatisfied(length.unwrap_or(0)));
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            (StatusCode::RANGE_NOT_SATISFIABLE, Body::empty())
+            let length = length.unwrap_or(0);
+            let detail = format!("the range lies behind the end: there are {length} bytes");
+            let refusal = Refusal::new(Reason::Range, StatusCode::RANGE_NOT_SATISFIABLE, detail)
+                .with(header::CONTENT_RANGE, range::unsatisfied(length));
+            return refuse(serving, &refusal, headers);
         }
-    }
+    };
+    (status, body, None)
+}
+
+/// In place of what was found, whose fields it keeps but for those of its body and for caches.
+#[cold]
+fn refuse(
+    serving: &Serving<'_>,
+    refusal: &Refusal,
+    headers: &mut HeaderMap,
+) -> (StatusCode, Body, Option<Reason>) {
+    remove_all(headers, &OF_THE_BODY);
+    remove_all(headers, &TARGETED);
+    let Parts { method, version, headers: request, .. } = serving.request;
+    let body = refusal.write(serving.node, (method, *version, request), headers);
+    (refusal.status, body, Some(refusal.reason))
 }
 
 /// Conditions first, then ranges (RFC 9110 §13.2.2); both only where the answer would be a 200.
@@ -331,8 +351,8 @@ fn coded(serving: &Serving<'_>, body: Body, chosen: Chosen<'_>) -> Body {
     if serving.request.method == Method::HEAD {
         return body;
     }
-    let limits = serving.admitted.treatment.compress.limits();
-    let transcoder = Transcoder::new(from, to, Level::Fast, None, limits);
+    let most = serving.admitted.treatment.compress.max_bytes;
+    let transcoder = Transcoder::new(from, to, Level::Fast, None, most);
     Body::coded(Coded::new(body, transcoder, turn, of.filter(|_| from != Coding::Identity).cloned()))
 }
 
@@ -355,38 +375,4 @@ fn part(source: &Source<'_>, range: Range<u64>) -> Body {
         Source::Flight(flight) => Body::flight(flight.follow(range.start, Some(range.end))),
         Source::Slices(body) => Body::slices(SlicesReader::new((*body).clone(), range)),
     }
-}
-
-/// `multipart/byteranges` (RFC 9110 §14.6).
-fn multipart(headers: &mut HeaderMap, body: &Arc<object::Body>, ranges: &[Range<u64>]) -> Body {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let seed = (NEXT.fetch_add(1, Relaxed), Arc::as_ptr(body) as usize, std::process::id());
-    let boundary = blake3::hash(format!("{seed:?}").as_bytes()).to_hex();
-    let boundary = &boundary[..24];
-    let content_type = headers.get(header::CONTENT_TYPE).cloned();
-    let mut parts = VecDeque::with_capacity(2 * ranges.len() + 1);
-    let mut length = 0;
-    for range in ranges {
-        let mut text = format!("\r\n--{boundary}\r\n").into_bytes();
-        if let Some(content_type) = &content_type {
-            text.extend_from_slice(b"Content-Type: ");
-            text.extend_from_slice(content_type.as_bytes());
-            text.extend_from_slice(b"\r\n");
-        }
-        text.extend_from_slice(b"Content-Range: ");
-        text.extend_from_slice(range::content_range(range, body.len()).as_bytes());
-        text.extend_from_slice(b"\r\n\r\n");
-        length += text.len() as u64 + (range.end - range.start);
-        parts.push_back(Part::Bytes(Bytes::from(text)));
-        parts.push_back(Part::Stored(object::Reader::new(body.clone(), range.clone())));
-    }
-    let end = format!("\r\n--{boundary}--\r\n");
-    length += end.len() as u64;
-    parts.push_back(Part::Bytes(Bytes::from(end)));
-    headers.remove(header::CONTENT_RANGE);
-    headers.insert(header::CONTENT_LENGTH, length.into());
-    if let Ok(value) = HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}")) {
-        headers.insert(header::CONTENT_TYPE, value);
-    }
-    Body::parts(parts)
 }

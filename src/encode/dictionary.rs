@@ -107,16 +107,16 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Failure, Level, Limits, Transcoder};
+    use super::super::{Failure, Level, Transcoder};
     use super::*;
     use crate::rules::encoding::Coding;
 
-    const LIMITS: Limits = Limits { bytes: 64 << 20, ratio: 1000 };
+    const MOST: u64 = 64 << 20;
 
     fn encode(dictionary: &Dictionary, to: Coding, level: Level, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let length = Some(body.len() as u64);
         let mut transcoder =
-            Transcoder::against(Some(dictionary), Coding::Identity, to, level, length, LIMITS)?;
+            Transcoder::against(Some(dictionary), Coding::Identity, to, level, length, MOST)?;
         let mut out = Vec::new();
         transcoder.feed(Bytes::copy_from_slice(body));
         while let Some(piece) = transcoder.next_piece()? {

@@ -15,7 +15,6 @@ mod pool;
 mod transcoder;
 mod turn;
 
-pub use decoder::Limits;
 pub use dictionary::Dictionary;
 pub use encoder::Level;
 pub use metrics::{EncodeMetrics, Outcome};

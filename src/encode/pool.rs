@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::decoder::Limits;
 use super::dictionary::Dictionary;
 use super::encoder::Level;
 use super::metrics::EncodeMetrics;
@@ -40,8 +39,8 @@ pub struct Work {
     pub length: u64,
     /// Bytes that may come out, at most; more: it is given up.
     pub at_most: u64,
-    /// For decoding.
-    pub limits: Limits,
+    /// Bytes that a body may unfold to.
+    pub most: u64,
     /// What it is encoded against, where `to` needs it.
     pub dictionary: Option<Dictionary>,
 }
@@ -198,7 +197,7 @@ fn encode(
 ) -> Result<Option<Finished>, Option<Failure>> {
     let (from, to, length) = (work.from, work.to, Some(work.length));
     let mut transcoder =
-        Transcoder::against(work.dictionary.as_ref(), from, to, work.level, length, work.limits)?;
+        Transcoder::against(work.dictionary.as_ref(), from, to, work.level, length, work.most)?;
     let mut hasher = blake3::Hasher::new();
     let (mut length, mut is_over) = (0, false);
     loop {
@@ -244,7 +243,7 @@ mod tests {
         level: Level::High,
         length: 3,
         at_most: 1000,
-        limits: Limits { bytes: 1000, ratio: 10 },
+        most: 1000,
         dictionary: None,
     };
 

@@ -253,7 +253,7 @@ fn errors_are_decoded_too_and_what_has_no_body_is_not() {
 }
 
 #[test]
-fn a_bomb_of_any_type_is_broken_off_and_then_served_as_it_is() {
+fn a_bomb_of_any_type_is_broken_off_and_then_only_for_who_takes_it_as_it_is() {
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     bomb.write_all(&vec![0; 100 << 20]).unwrap();
     let bomb = bomb.finish().unwrap();
@@ -274,8 +274,26 @@ fn a_bomb_of_any_type_is_broken_off_and_then_served_as_it_is() {
         assert!((1..=2).contains(&broken), "{path}: {broken}");
         assert_eq!(origin.count(path), 1);
     }
-    asked("/bomb", "identity").to(&node).assert_hit().assert_body(&bomb);
+    asked("/bomb", "gzip").to(&node).assert_hit().assert_body(&bomb);
+    for refusing in ["identity", "br", "identity;q=0, br", "gzip;q=0"] {
+        asked("/bomb", refusing).to(&node).assert_status(406).assert_own_error();
+    }
     node.assert_no_panic();
+}
+
+#[test]
+fn what_unfolds_a_thousandfold_is_decoded_as_long_as_it_is_not_too_large() {
+    let body = vec![0; 5_000_000];
+    let origin = Origin::with("/a", &[FRESH, KIND, ("Content-Encoding", "gzip")], encode("gzip", &body));
+    let node = node(&origin).start();
+    for _ in 0..2 {
+        for accept in ["identity", "br", ""] {
+            let response = asked("/a", accept).to(&node);
+            response.assert_status(200).assert_body(&body);
+            assert_eq!(coding(&response), "identity");
+        }
+    }
+    assert_eq!(origin.count("/a"), 1);
 }
 
 #[test]

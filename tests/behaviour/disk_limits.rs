@@ -53,6 +53,8 @@ fn with_second_hit_the_log_waits_for_a_second_request() {
         let first = node.get(path);
         first.assert_fwd("uri-miss");
         assert!(!first.is_stored() || path == "/chunked", "{:?}", first.fields);
+        let why = (path == "/large").then_some("not-admitted");
+        assert_eq!(first.cache_parameter("detail").as_deref(), why, "{:?}", first.fields);
         node.get(path).assert_fwd("uri-miss");
         node.await_hit(path);
         assert_eq!(origin.count(path), 2, "{path}");

@@ -356,7 +356,7 @@ fn what_the_origin_has_encoded_is_kept_decoded_and_encoded_again() {
 }
 
 #[test]
-fn a_bomb_is_broken_off_and_then_served_as_it_is() {
+fn a_bomb_is_broken_off_and_then_only_for_who_takes_it_as_it_is() {
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     bomb.write_all(&vec![0; 100 << 20]).unwrap();
     let bomb = bomb.finish().unwrap();
@@ -374,6 +374,7 @@ fn a_bomb_is_broken_off_and_then_served_as_it_is() {
         });
     }
     asked("/bomb", "gzip").to(&node).assert_body(&bomb);
+    asked("/bomb", "identity;q=0, br").to(&node).assert_status(406).assert_own_error();
     node.assert_no_panic();
 }
 

@@ -59,6 +59,35 @@ fn a_range_beyond_the_end_is_a_416() {
 }
 
 #[test]
+fn what_the_store_refuses_says_why() {
+    let fields = [FRESH[0], ("ETag", "\"v1\""), ("CDN-Cache-Control", "max-age=99"), ("X-Kept", "yes")];
+    let origin = Origin::with("/a", &fields, BODY);
+    let node = stored(&origin);
+    for (name, value, status, problem) in [
+        ("Range", "bytes=36-", 416, "range-not-satisfiable"),
+        ("If-Match", "\"x\"", 412, "precondition-failed"),
+    ] {
+        let ask = get("/a").with(name, value);
+        let text = ask.to(&node);
+        text.assert_status(status).assert_own_error().assert_hit();
+        assert!(text.text().starts_with(&status.to_string()), "{}", text.text());
+        let json = ask.clone().with("Accept", "application/json").to(&node);
+        assert_eq!(json.field("content-type"), Some("application/problem+json"));
+        assert_eq!(json.json()["type"], format!("urn:larder:problem:{problem}"));
+        for answer in [&text, &json] {
+            assert_eq!(answer.field("content-range").is_some(), status == 416);
+            assert_eq!(answer.field("cache-control"), Some("no-store"));
+            assert!(!answer.has("cdn-cache-control"), "no cache is to keep it");
+            assert_eq!((answer.field("etag"), answer.field("x-kept")), (Some("\"v1\""), Some("yes")));
+        }
+        node.await_metric(&format!("larder_requests_refused_total{{reason=\"{problem}\"}}"), 2.0);
+    }
+    let answer = head("/a").with("If-Match", "\"x\"").to(&node);
+    answer.assert_status(412).assert_own_error().assert_body("");
+    assert_eq!(origin.count("/a"), 1);
+}
+
+#[test]
 fn what_is_no_range_is_ignored() {
     let origin = Origin::with("/a", FRESH, BODY);
     let node = stored(&origin);

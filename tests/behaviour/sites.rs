@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::support::client::Client;
 use crate::support::node::{bare, node};
-use crate::support::origin::{FRESH, Origin, respond};
-use crate::support::request::{get, request};
+use crate::support::origin::{FRESH, Origin, Step, respond};
+use crate::support::request::{Request, get, request};
 use crate::support::tls::Ca;
 
 #[test]
@@ -149,6 +149,29 @@ fn plain_http_is_redirected_and_https_promises_to_stay() {
             answer.fields
         );
     }
+}
+
+#[test]
+fn https_promises_to_stay_on_errors_too() {
+    let (ca, origin) = (Ca::new(), Origin::start());
+    origin.fixed("/a", 200, FRESH, "a");
+    origin.on("/broken", |_| vec![Step::Close]);
+    let site = "methods = [\"GET\", \"HEAD\"]\nhsts = \"1d\"";
+    let rule = "[[site.rule]]\npath = [\"/denied\"]\naccess = { allow = [\"192.0.2.1\"] }";
+    let node = node(&origin).site(site).rules(rule).tls(&ca, &["test.example"]).start();
+    let ask = |ask: &Request, status: u16| {
+        let mut client = Client::connect_tls(node.https(), "test.example", &ca.client(&[])).expect("TLS");
+        let answer = client.exchange(ask);
+        answer.assert_status(status);
+        assert!(answer.has("strict-transport-security"), "{ask:?}: {:?}", answer.fields);
+    };
+    ask(&get("/a"), 200);
+    ask(&get("/broken"), 502);
+    ask(&get("/denied"), 403);
+    ask(&request("POST", "/a").body("x"), 405);
+    ask(&get("/a").with("If-Match", "\"x\""), 412);
+    ask(&get("/a").with("Range", "bytes=5-"), 416);
+    assert!(!get("/broken").to(&node).has("strict-transport-security"), "over plain HTTP it means nothing");
 }
 
 #[test]
