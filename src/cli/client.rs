@@ -1,6 +1,7 @@
 //! How the client commands reach a node: its URL, the token, one call.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct NodeArgs {
     /// The node's admin URL
     #[arg(long, value_name = "URL", env = "LARDER_NODE", default_value = "http://127.0.0.1:8090")]
-    node: String,
+    #[arg(value_parser = AdminUrl::parse)]
+    node: AdminUrl,
     /// A file with the token [default: `LARDER_TOKEN`, else the local store's]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -33,6 +35,37 @@ pub(super) struct NodeArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Where the admin API is; anything else is wrong usage.
+#[derive(Clone, Debug)]
+struct AdminUrl {
+    text: String,
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+impl AdminUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (tls, host, port) = crate::config::parse_server_url(text)
+            .ok_or_else(|| "a URL such as http://127.0.0.1:8090 is needed".to_owned())?;
+        Ok(Self { text: text.to_owned(), tls, host, port })
+    }
+}
+
+impl fmt::Display for AdminUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A field as `-H` takes it: its name in lower case, and its value.
+pub(super) fn field(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once(':').map(|(name, value)| (name.trim(), value.trim()));
+    let parts = parts.filter(|(name, _)| !name.is_empty());
+    let (name, value) = parts.ok_or_else(|| "a field such as 'Accept-Language: de' is needed".to_owned())?;
+    Ok((name.to_ascii_lowercase(), value.to_owned()))
 }
 
 impl NodeArgs {
@@ -60,9 +93,7 @@ impl NodeArgs {
         path_and_query: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
-        let (tls, host, port) = crate::config::parse_server_url(&self.node).with_context(|| {
-            format!("--node {}: a URL such as http://127.0.0.1:8090 is needed", self.node)
-        })?;
+        let AdminUrl { tls, host, port, .. } = self.node.clone();
         let server = ServerConfig { tls, host, port, weight: 1 };
         let mut request = self.request(path_and_query, server.authority(), body)?;
         *request.method_mut() = method;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use super::client::NodeArgs;
-use super::{USAGE, print_line};
+use super::client::{NodeArgs, field};
+use super::print_line;
 
 /// Ask the node how it would treat a request: site, rule, key, freshness, and why it is or is not stored.
 #[derive(Debug, clap::Args)]
@@ -18,22 +18,18 @@ pub(super) struct Args {
     /// The URL as a client would ask for it
     url: String,
     /// A field of the request; may be given more than once
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
-    headers: Vec<String>,
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = field)]
+    headers: Vec<(String, String)>,
     #[command(flatten)]
     node: NodeArgs,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut headers: Map<String, Value> = Map::new();
-    for header in &args.headers {
-        let Some((name, value)) = header.split_once(':') else {
-            eprintln!("larder: -H {header:?}: a field such as 'Accept-Language: de' is needed");
-            return Ok(ExitCode::from(USAGE));
-        };
-        let values = headers.entry(name.trim().to_ascii_lowercase()).or_insert_with(|| json!([]));
+    for (name, value) in &args.headers {
+        let values = headers.entry(name.clone()).or_insert_with(|| json!([]));
         if let Value::Array(values) = values {
-            values.push(value.trim().into());
+            values.push(value.clone().into());
         }
     }
     let told = args.node.post("/v1/explain", &json!({ "url": args.url, "headers": headers }))?;

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use super::client::{NodeArgs, bytes};
+use super::client::{NodeArgs, bytes, field};
 use super::{USAGE, print_line};
 
 /// Between two looks at a job that is waited for.
@@ -52,8 +52,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     encodings: Vec<String>,
     /// A field to send with each request, 'Name: value'
-    #[arg(long, short = 'H', value_name = "FIELD")]
-    header: Vec<String>,
+    #[arg(long, short = 'H', value_name = "FIELD", value_parser = field)]
+    header: Vec<(String, String)>,
     /// Requests a second [default: 200]
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
@@ -144,12 +144,8 @@ impl Args {
         if let Some(file) = &self.file {
             urls.extend(lines_of(file)?);
         }
-        let mut fields = Map::new();
-        for field in &self.header {
-            let (name, value) =
-                field.split_once(':').with_context(|| format!("-H {field:?}: 'Name: value' is needed"))?;
-            fields.insert(name.trim().to_ascii_lowercase(), value.trim().into());
-        }
+        let fields = self.header.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+        let fields: Map<String, Value> = fields.collect();
         let mut order = json!({ "urls": urls, "refresh": self.refresh });
         let some = [
             ("site", self.site.clone().map(Value::from)),

@@ -18,16 +18,21 @@ pub(super) struct Given {
     pub(super) places: HashMap<String, Range<usize>>,
 }
 
-/// Reads a file's text against `settings`.
-pub(super) fn read(text: &str, settings: &'static [Setting], diagnostics: &mut Diagnostics) -> Given {
+/// Reads a file's text against `settings`; `None`: it is no TOML. What the parser makes of such a text is a guess, and faults
+/// of a guess would send people to the wrong place.
+pub(super) fn read(text: &str, settings: &'static [Setting], diagnostics: &mut Diagnostics) -> Option<Given> {
     let (document, errors) = DeTable::parse_recoverable(text);
+    let is_toml = errors.is_empty();
     for error in errors {
         let place = Place::At(error.span().unwrap_or(0..0));
         diagnostics.error(place, "", error.message().replace('\n', "; "), "");
     }
+    if !is_toml {
+        return None;
+    }
     let mut walk = Walk { text, diagnostics, places: HashMap::new() };
     let values = walk.table("", document.get_ref(), 0..0, settings, true);
-    Given { values, places: walk.places }
+    Some(Given { values, places: walk.places })
 }
 
 struct Walk<'a> {

@@ -23,7 +23,7 @@ const FIXED: &[&[&str]] = &[
 pub(super) type Fixed = BTreeMap<String, Value>;
 
 /// Where settings stand in a file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Places {
     file: String,
     text: String,

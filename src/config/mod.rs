@@ -168,14 +168,32 @@ impl Checked {
 
 /// Reads and validates a file; an error only when it can't be read at all.
 pub fn check_file(path: &Path) -> std::io::Result<Checked> {
-    let text = std::fs::read_to_string(path)?;
-    Ok(check_text(&path.display().to_string(), &text))
+    let file = path.display().to_string();
+    Ok(match String::from_utf8(std::fs::read(path)?) {
+        Ok(text) => check_text(&file, &text),
+        Err(error) => not_text(&file, &error),
+    })
+}
+
+/// A file that is no text: where it stops being any.
+fn not_text(file: &str, error: &std::string::FromUtf8Error) -> Checked {
+    let at = error.utf8_error().valid_up_to();
+    let mut diagnostics = Diagnostics::new(file, &String::from_utf8_lossy(error.as_bytes()));
+    let found = error.as_bytes().get(at).map(|byte| format!("the byte {byte:#04x}"));
+    diagnostics.error(Place::At(at..at + 1), "", found.unwrap_or_default(), "UTF-8");
+    refused(diagnostics)
+}
+
+fn refused(diagnostics: Diagnostics) -> Checked {
+    Checked { config: None, diagnostics: diagnostics.into_sorted(), places: fixed::Places::default() }
 }
 
 /// Validates a configuration's text; `file` is what diagnostics call it.
 pub fn check_text(file: &str, text: &str) -> Checked {
     let mut diagnostics = Diagnostics::new(file, text);
-    let given = check::read(text, settings::ROOT, &mut diagnostics);
+    let Some(given) = check::read(text, settings::ROOT, &mut diagnostics) else {
+        return refused(diagnostics);
+    };
     cross::check(&given, &mut diagnostics);
     let mut values = given.values;
     resolve::inherit(&mut values);

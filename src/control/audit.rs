@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Query, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::auth::TokenConfig;
 use super::journal::Journal;
+use super::page::AskedQuery;
 use super::problem::{Problem, Told};
 use super::{Control, page};
 use crate::net::ConnInfo;
@@ -176,13 +177,10 @@ pub(super) async fn list(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
     headers: HeaderMap,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    asked: AskedQuery<Asked>,
 ) -> Result<Json<Value>, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "read", control.parts.clock.now())?;
-    let bad = |detail: String| {
-        Problem::new(StatusCode::BAD_REQUEST, "bad-query", detail.clone()).at("query", detail)
-    };
-    let Query(asked) = asked.map_err(|error| bad(error.body_text()))?;
+    let asked = page::query(asked)?;
     let (limit, after) = page::read::<u64>(asked.limit.as_deref(), asked.after.as_deref())?;
     let is = |wanted: &Option<String>, found: Option<&str>| wanted.is_none() || wanted.as_deref() == found;
     let (records, has_more) = control.audit.list(after, limit, |record| {

@@ -9,9 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Control;
 use super::problem::Problem;
-use super::purges::read_body;
+use super::{Control, body};
 use crate::edge::Explanation;
 use crate::net::ConnInfo;
 
@@ -34,11 +33,11 @@ pub(super) async fn explain(
     body: Body,
 ) -> Result<Json<Explanation>, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "read", control.parts.clock.now())?;
-    let body = read_body(&headers, body, MAX_BODY_BYTES).await?;
+    let body = body::read(&headers, body, MAX_BODY_BYTES).await?;
     let bad = |pointer: &str, detail: String| {
         Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail.clone()).at(pointer, detail)
     };
-    let asked: Asked = serde_json::from_slice(&body).map_err(|error| bad("#", error.to_string()))?;
+    let asked: Asked = body::parse(&body).map_err(|why| bad("#", why))?;
     let edge = control.parts.edge.current();
     let located = edge.locate(&asked.url).map_err(|error| bad("#/url", error.to_string()))?;
     token.check_site(&located.site)?;

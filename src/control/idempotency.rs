@@ -15,6 +15,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use tokio::sync::Mutex as Turn;
 use super::Control;
 use super::journal::Journal;
 use super::problem::Problem;
+use super::purges::dialect::SELECTING_FIELDS;
 use crate::rules::time::Millis;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -153,16 +155,13 @@ async fn once(control: Arc<Control>, request: Request, next: Next) -> Result<Res
     }
     let key = key_of(request.headers())?;
     // Without a token the call itself says no.
-    let Some(token) = control.tokens.find(request.headers(), control.parts.clock.now()) else {
+    let Some(token) = control.tokens.find_key(request.headers(), control.parts.clock.now()) else {
         return Ok(next.run(request).await);
     };
     let id = *blake3::Hasher::new().update(token.hash.as_bytes()).update(&key).finalize().as_bytes();
     let (parts, body) = request.into_parts();
-    let body = super::purges::read_body(&parts.headers, body, MAX_BODY_BYTES).await?;
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(target.len() as u64).to_le_bytes()).update(target.as_bytes()).update(&body);
-    let fingerprint = *hasher.finalize().as_bytes();
+    let body = super::body::read(&parts.headers, body, MAX_BODY_BYTES).await?;
+    let fingerprint = fingerprint(&parts, &body);
     let (slot, turn) = loop {
         let slot = control.idempotency.slot(id, fingerprint, control.parts.clock.now()).ok_or_else(|| {
             let detail = "this Idempotency-Key was used for another request";
@@ -209,6 +208,24 @@ async fn once(control: Arc<Control>, request: Request, next: Next) -> Result<Res
             "the call failed; look into the node's log",
         )
     })
+}
+
+/// Of all that says what a request asks for: two with the same are one request.
+fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |piece: &[u8]| {
+        hasher.update(&(piece.len() as u64).to_le_bytes()).update(piece);
+    };
+    add(target.as_bytes());
+    add(body);
+    for name in SELECTING_FIELDS {
+        for line in parts.headers.get_all(name) {
+            add(name.as_bytes());
+            add(line.as_bytes());
+        }
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Vec<u8>, Problem> {

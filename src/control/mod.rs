@@ -4,6 +4,7 @@
 
 mod audit;
 mod auth;
+mod body;
 mod compaction;
 mod explain;
 mod handler;

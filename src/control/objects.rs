@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Query, State};
+use axum::extract::{Extension, State};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::TokenConfig;
+use super::page::AskedQuery;
 use super::problem::Problem;
 use super::scans::WALK_TIME;
 use super::{Control, page};
@@ -33,10 +34,10 @@ pub(super) async fn objects(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
     headers: HeaderMap,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    asked: AskedQuery<Asked>,
 ) -> Result<Json<Value>, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "read", control.parts.clock.now())?;
-    let Query(asked) = asked.map_err(|error| bad("query", &error.body_text()))?;
+    let asked = page::query(asked)?;
     if let Some(url) = &asked.url {
         if asked.prefix.is_some() || asked.tag.is_some() {
             return Err(bad("url", "it stands alone: leave prefix and tag out"));
@@ -109,10 +110,10 @@ pub(super) async fn tags(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
     headers: HeaderMap,
-    asked: Result<Query<AskedTags>, axum::extract::rejection::QueryRejection>,
+    asked: AskedQuery<AskedTags>,
 ) -> Result<Json<Value>, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "read", control.parts.clock.now())?;
-    let Query(asked) = asked.map_err(|error| bad("query", &error.body_text()))?;
+    let asked = page::query(asked)?;
     let (limit, after) = page::read::<String>(asked.limit.as_deref(), asked.after.as_deref())?;
     let sites = control.sites_of(&token, asked.site.as_deref())?;
     let (edge, is_of_all_sites) = (control.parts.edge.current(), sites.is_none());

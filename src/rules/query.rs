@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::structured::percent;
+
 /// Which parameters are kept. Names are compared after percent-decoding, with their case; `@tracking` stands for the
 /// parameters that advertising adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +61,13 @@ const TRACKING: [&str; 21] = [
 /// The query that the origin receives. `None`: nothing is left, and no "?" either.
 ///
 /// With everything kept and no sorting it is borrowed unchanged, so that an empty query stays one. Where parameters are
-/// filtered, empty ones (`a&&b`) go too.
+/// filtered, empty ones (`a&&b`) go too. Raw bytes beyond ASCII are encoded, as they are in a path: browsers send them
+/// encoded, and people type them as they are.
 #[must_use]
 pub fn filter_query<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>> {
+    if !query.is_ascii() {
+        return filter_query(&encoded(query), rule).map(|filtered| Cow::Owned(filtered.into_owned()));
+    }
     let filtered = match &rule.mode {
         QueryMode::All => Cow::Borrowed(query),
         QueryMode::None => return None,
@@ -69,6 +75,18 @@ pub fn filter_query<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>
         QueryMode::Deny(names) => keep(query, |name| !contains(names, name))?,
     };
     Some(if rule.sort { sorted(filtered) } else { filtered })
+}
+
+fn encoded(query: &str) -> String {
+    let mut out = String::with_capacity(query.len() + 16);
+    for byte in query.bytes() {
+        if byte.is_ascii() {
+            out.push(char::from(byte));
+        } else {
+            out.extend(percent(byte).map(char::from));
+        }
+    }
+    out
 }
 
 fn keep(query: &str, wanted: impl Fn(&str) -> bool) -> Option<Cow<'_, str>> {
@@ -150,6 +168,13 @@ mod tests {
             );
         }
         assert_eq!(filtered("a=1", QueryMode::None, false), None);
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_encoded_and_the_rest_is_left_alone() {
+        assert_eq!(filtered("q=\u{fc}&r=%c3%bc a", QueryMode::All, false).unwrap(), "q=%C3%BC&r=%c3%bc a");
+        let allow = QueryMode::Allow(names(&["\u{fc}"]));
+        assert_eq!(filtered("x=1&\u{fc}=\u{20ac}", allow, true).unwrap(), "%C3%BC=%E2%82%AC");
     }
 
     #[test]

@@ -21,6 +21,15 @@ pub enum Separator {
     Comma,
 }
 
+impl Separator {
+    fn is(self, byte: u8) -> bool {
+        match self {
+            Separator::Space => byte.is_ascii_whitespace(),
+            Separator::Comma => byte == b',',
+        }
+    }
+}
+
 /// Where a site's tags stand, `site.purge.tag_headers`, and whether clients see them.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct TagRule {
@@ -44,11 +53,10 @@ impl TagRule {
             }
         };
         for (name, separator) in &self.fields {
-            for line in response.get_all(name).iter().filter_map(text) {
-                match separator {
-                    Separator::Space => line.split_ascii_whitespace().for_each(&mut add),
-                    Separator::Comma => line.split(',').map(str::trim).for_each(&mut add),
-                }
+            for line in response.get_all(name) {
+                // A tag that is no text can't be named by any purge; those beside it can.
+                let words = line.as_bytes().split(|byte| separator.is(*byte));
+                words.filter_map(|tag| std::str::from_utf8(tag).ok()).map(str::trim).for_each(&mut add);
             }
         }
         for group in groups(response, &CACHE_GROUPS) {
@@ -100,10 +108,6 @@ fn groups(response: &HeaderMap, name: &HeaderName) -> Vec<String> {
     list.into_iter().filter_map(string).take(MAX_TAGS).collect()
 }
 
-fn text(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -138,6 +142,14 @@ mod tests {
         assert_eq!(&*tags, ["a", "b", "c,d", "g 1", "g2", "two words"].map(Box::from));
         assert!(rule().speaks(&headers));
         assert!(!rule().speaks(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_tag_that_is_no_text_takes_no_other_along() {
+        let mut headers = HeaderMap::new();
+        headers.append("surrogate-key", HeaderValue::from_bytes(b"aa ab\tb c\xfc \xc3\xbc").unwrap());
+        headers.append("cache-tag", HeaderValue::from_bytes(b"two words, \xff ,d").unwrap());
+        assert_eq!(&*rule().tags(&headers), ["aa", "ab", "b", "d", "two words", "\u{fc}"].map(Box::from));
     }
 
     #[test]

@@ -168,9 +168,23 @@ fn nonsense_is_refused_politely() {
         ("GET", "/nowhere", 404),
         ("POST", "/v1/status", 405),
         ("DELETE", "/healthz", 405),
+        ("GET", "/v1/objects?limit=1&limit=2", 400),
+        ("GET", "/v1/purges?limit=1&limit=2", 400),
+        ("GET", "/v1/purges/%ff", 400),
+        ("GET", "/v1/warmups?limit=1&limit=2", 400),
+        ("GET", "/v1/warmups/%ff", 400),
+        ("DELETE", "/v1/warmups/%ff", 400),
+        ("GET", "/v1/warmups/%ff/urls", 400),
+        ("GET", "/v1/warmups/x/urls?outcome=a&outcome=b", 400),
     ] {
         let answer = node.ask_admin(&request(method, target).with("Authorization", &token));
         assert_eq!(answer.status, status, "{method} {target}: {}", answer.text());
+        assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{method} {target}");
+        assert_eq!(answer.json()["status"], status, "{method} {target}");
+        // Who asks is looked at before what is asked.
+        if target.starts_with("/v1/") && status == 400 {
+            node.ask_admin(&request(method, target)).assert_status(401);
+        }
     }
 }
 

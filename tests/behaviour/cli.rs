@@ -84,6 +84,32 @@ fn a_file_that_is_no_toml_is_reported_with_its_place() {
 }
 
 #[test]
+fn after_an_error_of_syntax_no_other_is_guessed() {
+    let dir = TempDir::new();
+    let file = dir.write("open.toml", format!("[[listen]]\naddress = \"127.0.0.1:0\"\n{GOOD}[[origin\n"));
+    let output = run(&["check", "--json", file.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let found = report["diagnostics"].as_array().expect("diagnostics");
+    assert!(found.iter().all(|fault| fault["line"] == 10 && fault["setting"] == ""), "{report}");
+    assert_eq!(found.len(), 1, "{report}");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_reported_with_the_place_of_the_byte() {
+    let dir = TempDir::new();
+    let file = dir.write("latin.toml", b"[node]\n# \xc3\xbc and \xfc\nname = \"a\"\n");
+    let path = file.to_str().expect("UTF-8");
+    for arguments in [&["check", path], &["serve", "--config", path] as &[_]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        for part in ["latin.toml:2:9", "0xfc", "UTF-8"] {
+            assert!(text(&output).contains(part), "{part} in {}", text(&output));
+        }
+    }
+}
+
+#[test]
 fn a_node_does_not_start_with_a_bad_or_missing_file() {
     let dir = TempDir::new();
     let file = dir.write("bad.toml", format!("[node]\nwrokers = 2\n{GOOD}"));
@@ -104,6 +130,12 @@ fn wrong_usage_is_exit_code_2() {
         &["serve", "--no-such-flag"],
         &["inspect"],
         &["completions", "noshell"],
+        &["status", "--node", "foo"],
+        &["status", "--node", "ftp://127.0.0.1"],
+        &["purge", "http://a.example/", "--node", "http://127.0.0.1:8090/path"],
+        &["warm", "http://a.example/", "-H", "foo"],
+        &["warm", "http://a.example/", "-H", ": foo"],
+        &["explain", "http://a.example/", "-H", "foo"],
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));

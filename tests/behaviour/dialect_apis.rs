@@ -158,6 +158,7 @@ fn what_fastlys_calls_refuse() {
         (post("/service/S1/purge", "shop"), 400),
         (post("/service/S1/purge", "shop").body("{"), 400),
         (post("/service/S1/purge", "shop").body("{\"keys\":[\"k\"]}"), 400),
+        (post("/service/S1/purge", "shop").body("[[\"shop.example\"]]"), 400),
         (post("/service/S1/purge", "shop").body("{\"surrogate_keys\":[\"k\",\"\",3]}"), 400),
         (
             post("/service/S1/purge", "shop")
@@ -239,6 +240,35 @@ fn ids_are_names_of_sites_and_no_token_reaches_beyond_its_own() {
 }
 
 #[test]
+fn an_id_of_a_site_out_of_reach_is_no_other_sites() {
+    let origin = origin();
+    let ids = "[site.ids]\ncloudflare = \"zshop\"\nfastly = \"fshop\"";
+    let node =
+        three_sites(&origin, [ids, "", ""]).admin(&token("blog", "[\"purge:all\"]", "[\"blog\"]")).start();
+    for object in 0..OBJECTS.len() {
+        eventually("it is stored", || is_hit(&node, object));
+    }
+    let zone = |zone: &str| {
+        request("POST", &format!("/client/v4/zones/{zone}/purge_cache"))
+            .with("Authorization", "Bearer blog")
+            .body(json!({ "purge_everything": true }).to_string())
+    };
+    for ask in [
+        fastly("/service/fshop/purge/everywhere", "blog"),
+        fastly("/service/fshop/purge", "blog").with("Surrogate-Key", "everywhere"),
+        fastly("/service/fshop/purge_all", "blog"),
+        fastly("/service/other/purge/everywhere", "blog"),
+        zone("zshop"),
+        zone("other"),
+    ] {
+        assert_eq!(node.ask_admin(&ask).status, 404, "{ask:?}");
+    }
+    assert_eq!(log(&node), Vec::<Value>::new());
+    assert!((0..OBJECTS.len()).all(|object| is_hit(&node, object)));
+    assert_gone(&node, &fastly("/service/fshop/purge/everywhere", "two"), &[0, 1, 2, 3], "fastly");
+}
+
+#[test]
 fn what_cloudflares_call_refuses() {
     let origin = origin();
     let node = three_sites(&origin, ["[site.ids]\ncloudflare = \"023e105f\"", "", ""]).start();
@@ -273,6 +303,7 @@ fn what_cloudflares_call_refuses() {
         (raw(""), 400, 1012, 1),
         (raw("{"), 400, 1012, 1),
         (raw("{}"), 400, 1012, 1),
+        (raw("[[], [\"everywhere\"]]"), 400, 1012, 1),
         (raw("{\"file\": [\"https://shop.example/a\"]}"), 400, 1012, 1),
         (cloudflare("shop", &json!({ "purge_everything": false })), 400, 1012, 1),
         (cloudflare("shop-all", &json!({ "purge_everything": true, "tags": ["a"] })), 400, 1012, 1),

@@ -141,6 +141,8 @@ fn proxy_cache_purge() {
     assert_gone(&node, &purge("/a", "default"), &[5], "varnish");
     assert_gone(&node, &purge("/.*", "regex"), &[5, 6], "varnish");
     assert_gone(&node, &purge("/a/.*", "regex"), &[5, 6], "varnish");
+    assert_gone(&node, &purge("/a/", "regex"), &[5, 6], "varnish");
+    assert_gone(&node, &purge("/", "regex"), &[5, 6], "varnish");
     for (target, method) in [("/a", "regex"), ("/[a-z]+.*", "regex"), ("/a", "fuzzy")] {
         assert_eq!(send(&node, &purge(target, method)).status, 400, "{target} {method}");
     }
@@ -265,6 +267,10 @@ fn what_can_not_be_expressed_is_refused_and_nothing_goes() {
         ("PURGE", "/a|/b", &[]),
         ("PURGE", "/[ab]", &[]),
         ("PURGE", "/a", &[("X-Purge-Method", "regex")]),
+        ("PURGE", "/a/?x=1", &[("X-Purge-Method", "regex")]),
+        ("PURGE", "/(a|b)/", &[("X-Purge-Method", "regex")]),
+        ("PURGE", "/a+/", &[("X-Purge-Method", "regex")]),
+        ("PURGE", "/a$/.*", &[("X-Purge-Method", "regex")]),
         ("PURGE", "/a", &[("Fastly-Soft-Purge", "yes")]),
         ("PURGE", "/a", &[("X-Pool", "blue")]),
         ("PURGE", "/a", &[("X-Host", ".*")]),

@@ -99,6 +99,7 @@ fn what_can_not_be_asked_is_refused_and_a_dead_origin_is_told() {
         ("shop", json!({ "url": "shop.example/" }), 400),
         ("shop", json!({ "url": "http://none.example/" }), 400),
         ("shop", json!({}), 400),
+        ("shop", json!(["http://shop.example/", {}]), 400),
         ("shop", json!({ "url": "http://shop.example/", "nonsense": 1 }), 400),
         ("shop", json!({ "url": "http://shop.example/", "headers": { "a b": "c" } }), 400),
         ("shop", json!({ "url": "http://shop.example/", "headers": { "a": 1 } }), 400),

@@ -79,3 +79,51 @@ fn what_failed_can_be_tried_again_and_a_key_is_a_tokens_own() {
     let long = json!({ "tags": ["a"], "note": "n".repeat(2 << 20) });
     ask(&node, "one", "long", &long).assert_status(413);
 }
+
+fn fastly(node: &Node, field: &str, key: &str, fields: &[(&str, &str)]) -> Response {
+    let ask = request("POST", "/service/x/purge").with(field, node.token()).with("Idempotency-Key", key);
+    node.ask_admin(&fields.iter().fold(ask, |ask, (name, value)| ask.with(name, value)))
+}
+
+#[test]
+fn a_token_in_a_field_of_other_apis_has_keys_too() {
+    let origin = Origin::start();
+    let node = node(&origin).start();
+    let tags = &[("Surrogate-Key", "a")];
+    let first = fastly(&node, "Fastly-Key", "k", tags);
+    first.assert_status(200);
+    for field in ["Fastly-Key", "X-Auth-Key"] {
+        let again = fastly(&node, field, "k", tags);
+        again.assert_status(200);
+        assert_eq!(
+            (again.field("idempotency-replayed"), again.json()),
+            (Some("true"), first.json()),
+            "{field}"
+        );
+    }
+    assert_eq!(made(&node), 1);
+    fastly(&node, "X-Auth-Key", "k", &[("Surrogate-Key", "b")]).assert_status(422);
+}
+
+#[test]
+fn what_is_selected_by_fields_is_part_of_the_request() {
+    let origin = Origin::start();
+    let node = node(&origin).start();
+    let ask = |fields: &[(&str, &str)]| fastly(&node, "Fastly-Key", "k", fields);
+    ask(&[("Surrogate-Key", "a1")]).assert_status(200);
+    for fields in [
+        &[("Surrogate-Key", "b1")][..],
+        &[("Surrogate-Key", "a1"), ("Surrogate-Key", "b1")],
+        &[("Surrogate-Key", "a1"), ("Fastly-Soft-Purge", "1")],
+        &[("Surrogate-Key", "a1"), ("Fastly-Purge-Environment", "staging")],
+        &[],
+    ] {
+        let answer = ask(fields);
+        assert_eq!(answer.status, 422, "{fields:?}: {}", answer.text());
+        assert!(answer.text().contains("idempotency-key-reused"), "{}", answer.text());
+    }
+    // What selects nothing may differ.
+    let again = ask(&[("Surrogate-Key", "a1"), ("User-Agent", "another")]);
+    assert_eq!(again.field("idempotency-replayed"), Some("true"));
+    assert_eq!(made(&node), 1);
+}

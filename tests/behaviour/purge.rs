@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::node::{Builder, Node, bare, node};
-use crate::support::origin::{FRESH, Origin, Step, respond};
+use crate::support::origin::{FRESH, Origin, Step, raw, respond};
 use crate::support::request::{get, request};
 use crate::support::response::Response;
 use crate::support::tls::Ca;
@@ -67,6 +67,24 @@ fn a_url_is_purged_after_the_sites_query_rule() {
 }
 
 #[test]
+fn a_query_is_purged_as_it_is_typed_and_as_browsers_send_it() {
+    let origin = counting(FRESH);
+    let node = node(&origin).start();
+    for target in ["/s?q=\u{fc}", "/s?q=%C3%BC", "/\u{fc}?\u{fc}=\u{20ac}"] {
+        let encoded = target.replace('\u{fc}', "%C3%BC").replace('\u{20ac}', "%E2%82%AC");
+        let url = json!({ "urls": [format!("http://{HOST}{target}")] });
+        assert_hits(&node, &url, &[&encoded], &["/s?q=u"]);
+        // Sent raw it is the same URL, and the origin sees it encoded.
+        purge(&node, &url);
+        node.get(target).assert_fwd("uri-miss");
+        assert_eq!(origin.last(encoded.split('?').next().expect("a path")).target, encoded);
+        node.await_hit(&encoded);
+        let found = node.admin_get(&format!("/v1/objects?url=http://{HOST}{encoded}").replace('%', "%25"));
+        assert_eq!(found.json()["items"].as_array().map(Vec::len), Some(1), "{}", found.text());
+    }
+}
+
+#[test]
 fn a_url_is_purged_with_all_its_variants() {
     let origin = counting(VARIED);
     let node = node(&origin).start();
@@ -125,6 +143,20 @@ fn a_tag_is_purged_wherever_it_stands_and_no_client_sees_it() {
             assert!(!answer.has("surrogate-key") && !answer.has("cache-tag"), "{:?}", answer.fields);
         }
     }
+}
+
+#[test]
+fn a_tag_that_is_no_text_takes_no_other_along() {
+    let origin = Origin::start();
+    let head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1\r\nSurrogate-Key: aa ab c\xfc d\r\n\r\nx";
+    origin.on("/a", move |_| raw(head));
+    let node = node(&origin).start();
+    for tag in ["aa", "ab", "d"] {
+        assert_hits(&node, &json!({ "tags": [tag] }), &["/a"], &[]);
+    }
+    node.await_hit("/a");
+    purge(&node, &json!({ "tags": ["c"] }));
+    node.get("/a").assert_hit();
 }
 
 /// Two sites, one of which has two hosts.
@@ -409,6 +441,9 @@ fn what_is_no_purge_is_refused() {
     for (body, status) in [
         (String::new(), 400),
         ("[]".into(), 400),
+        ("[\"shop\", [], [], [\"a\"]]".into(), 400),
+        (" \r\n\t[\"shop\", [], [], [\"a\"]]".into(), 400),
+        ("\"all\"".into(), 400),
         ("{".into(), 400),
         ("{}".into(), 400),
         (json!({ "tags": [] }).to_string(), 400),

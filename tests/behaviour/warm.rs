@@ -208,6 +208,7 @@ fn a_bad_order_names_each_wrong_entry_and_warms_nothing() {
     let rows = [
         (json!({}), 400, "#"),
         (json!({ "urls": [url], "speed": 3 }), 400, "#"),
+        (json!(["test", [url]]), 400, "#"),
         (json!({ "urls": [url, 7] }), 400, "#/urls/1"),
         (json!({ "urls": [url, "/a"] }), 400, "#/urls/1"),
         (json!({ "urls": [url, "ftp://test.example/a"] }), 400, "#/urls/1"),

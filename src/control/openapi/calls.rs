@@ -10,10 +10,14 @@ pub(super) struct Call {
     pub(super) scope: Scope,
     /// Name, JSON type, description.
     pub(super) query: &'static [(&'static str, &'static str, &'static str)],
-    /// The name of a schema.
-    pub(super) body: Option<&'static str>,
+    /// Name and description of fields.
+    pub(super) fields: &'static [(&'static str, &'static str)],
+    /// The name of a schema, and whether there has to be one.
+    pub(super) body: Option<(&'static str, bool)>,
     /// Status, description, media type, the name of a schema or `string`.
     pub(super) answers: &'static [(u16, &'static str, &'static str, &'static str)],
+    /// Where it is a call of another cache's API: the schema of its errors there. It takes that API's token fields, too.
+    pub(super) foreign_error: Option<&'static str>,
 }
 
 /// What a token needs.
@@ -38,8 +42,10 @@ pub(super) const GET: Call = Call {
     summary: "",
     scope: Scope::Needs("read"),
     query: &[],
+    fields: &[],
     body: None,
     answers: &[],
+    foreign_error: None,
 };
 
 pub(super) const CALLS: &[Call] = &[
@@ -49,7 +55,7 @@ pub(super) const CALLS: &[Call] = &[
         id: "createPurge",
         summary: "Purge; or, as a dry run, count what a purge would hit",
         scope: Scope::Needs("purge (purge:all for all)"),
-        body: Some("PurgeRequest"),
+        body: Some(("PurgeRequest", true)),
         answers: &[
             (200, "A dry run: nothing was purged", JSON, "DryRun"),
             (201, "Durable and in effect; Location names it", JSON, "Purge"),
@@ -120,7 +126,7 @@ pub(super) const CALLS: &[Call] = &[
         path: "/v1/explain",
         id: "explain",
         summary: "How the node would treat a request, and why; asks the origin where nothing stored would be used",
-        body: Some("ExplainRequest"),
+        body: Some(("ExplainRequest", true)),
         answers: &[(200, "The explanation", JSON, "Explanation")],
         ..GET
     },

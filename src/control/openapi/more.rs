@@ -4,12 +4,21 @@ use super::calls::{AFTER, Call, GET, JSON, LIMIT, Scope};
 
 const WARM: Scope = Scope::Needs("warm");
 const PURGE: Scope = Scope::Needs("purge");
-const FASTLY: &[(u16, &str, &str, &str)] = &[(200, "Durable and in effect", JSON, "FastlyPurge")];
+const SOFT_PURGE: (&str, &str) = ("Fastly-Soft-Purge", "1: stale instead of gone");
+const FASTLY: Call = Call {
+    method: "post",
+    scope: PURGE,
+    fields: &[SOFT_PURGE],
+    answers: &[(200, "Durable and in effect", JSON, "FastlyPurge")],
+    foreign_error: Some("FastlyError"),
+    ..GET
+};
 const CLOUDFLARE: Call = Call {
     path: "/client/v4/zones/{zone}/purge_cache",
     scope: PURGE,
-    body: Some("CloudflareRequest"),
+    body: Some(("CloudflareRequest", true)),
     answers: &[(200, "Durable and in effect", JSON, "CloudflareAnswer")],
+    foreign_error: Some("CloudflareAnswer"),
     ..GET
 };
 
@@ -20,7 +29,7 @@ pub(super) const MORE_CALLS: &[Call] = &[
         id: "createWarmup",
         summary: "Warm a list of URLs or a sitemap",
         scope: WARM,
-        body: Some("WarmupRequest"),
+        body: Some(("WarmupRequest", true)),
         answers: &[(202, "Queued; Location names it", JSON, "Warmup")],
         ..GET
     },
@@ -77,41 +86,28 @@ pub(super) const MORE_CALLS: &[Call] = &[
         answers: &[(202, "It has begun", JSON, "NodeState")],
         ..GET
     },
+    Call { path: "/purge/{*url}", id: "fastlyPurgeUrl", summary: "Fastly: purge host/path", ..FASTLY },
     Call {
-        method: "post",
-        path: "/purge/{*url}",
-        id: "fastlyPurgeUrl",
-        summary: "Fastly: purge host/path",
-        scope: PURGE,
-        answers: FASTLY,
-        ..GET
-    },
-    Call {
-        method: "post",
         path: "/service/{id}/purge/{*key}",
         id: "fastlyPurgeKey",
         summary: "Fastly: purge a surrogate key",
-        scope: PURGE,
-        answers: FASTLY,
-        ..GET
+        ..FASTLY
     },
     Call {
-        method: "post",
         path: "/service/{id}/purge",
         id: "fastlyPurgeKeys",
-        summary: "Fastly: purge surrogate keys, from the body or the field Surrogate-Key",
-        scope: PURGE,
+        summary: "Fastly: purge surrogate keys, from the body, the field Surrogate-Key, or both",
+        fields: &[("Surrogate-Key", "Keys, with spaces between them"), SOFT_PURGE],
+        body: Some(("FastlyKeys", false)),
         answers: &[(200, "The purge's id, by key", JSON, "FastlyPurges")],
-        ..GET
+        ..FASTLY
     },
     Call {
-        method: "post",
         path: "/service/{id}/purge_all",
         id: "fastlyPurgeAll",
         summary: "Fastly: purge everything of a service",
         scope: Scope::Needs("purge:all"),
-        answers: FASTLY,
-        ..GET
+        ..FASTLY
     },
     Call { method: "post", id: "cloudflarePurge", summary: "Cloudflare: purge of a zone", ..CLOUDFLARE },
     Call { method: "delete", id: "cloudflarePurgeByDelete", summary: "Cloudflare: the same", ..CLOUDFLARE },

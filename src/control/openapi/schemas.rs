@@ -95,16 +95,26 @@ fn dialects() -> Value {
         }),
         &[],
     );
+    let error = object(
+        json!({ "code": { "type": "integer" }, "message": { "type": "string" } }),
+        &["code", "message"],
+    );
     let answer = object(
         json!({
             "success": { "type": "boolean" },
-            "errors": { "type": "array" },
+            "errors": { "type": "array", "items": error },
             "messages": { "type": "array" },
             "result": { "type": ["object", "null"] },
         }),
         &["success", "errors"],
     );
+    let mut keys = object(json!({ "surrogate_keys": strings("Compared byte by byte") }), &[]);
+    keys["additionalProperties"] = json!(false);
+    let fastly_error =
+        object(json!({ "msg": { "type": "string" }, "detail": { "type": "string" } }), &["msg", "detail"]);
     json!({
+        "FastlyKeys": keys,
+        "FastlyError": fastly_error,
         "FastlyPurge": fastly,
         "FastlyPurges": { "type": "object", "additionalProperties": { "type": "string" } },
         "CloudflareRequest": request,

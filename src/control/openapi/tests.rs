@@ -74,3 +74,36 @@ fn the_document_is_sound() {
         assert!(text.contains(&format!("#/components/schemas/{name}\"")), "{name} is of no use");
     }
 }
+
+#[test]
+fn calls_of_other_caches_have_their_own_errors_and_tokens() {
+    let document = document();
+    let operation = |path: &str, method: &str| document["paths"][path][method].clone();
+    let purge_cache = "/client/v4/zones/{zone}/purge_cache";
+    for (path, method, schema) in [
+        ("/purge/{url}", "post", "FastlyError"),
+        ("/service/{id}/purge/{key}", "post", "FastlyError"),
+        ("/service/{id}/purge", "post", "FastlyError"),
+        ("/service/{id}/purge_all", "post", "FastlyError"),
+        (purge_cache, "post", "CloudflareAnswer"),
+        (purge_cache, "delete", "CloudflareAnswer"),
+    ] {
+        let operation = operation(path, method);
+        let error = &operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!(error, &format!("#/components/schemas/{schema}"), "{path}");
+        let schemes = operation["security"].as_array().unwrap().iter();
+        let names: Vec<&String> = schemes.flat_map(|scheme| scheme.as_object().unwrap().keys()).collect();
+        assert_eq!(names, ["token", "fastlyKey", "authKey"], "{path}");
+        for name in names {
+            assert!(document["components"]["securitySchemes"][name].is_object(), "{name}");
+        }
+    }
+    let keys = operation("/service/{id}/purge", "post");
+    assert_eq!(keys["requestBody"]["required"], false);
+    let fields: Vec<_> = keys["parameters"].as_array().unwrap().iter().map(|p| p["name"].clone()).collect();
+    assert_eq!(fields, ["id", "Surrogate-Key", "Fastly-Soft-Purge", "Idempotency-Key"]);
+    let own = operation("/v1/purges", "post");
+    assert!(
+        own["security"].is_null() && own["responses"]["default"]["content"]["application/json"].is_null()
+    );
+}

@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::TokenConfig;
+use super::page::{AskedId, AskedQuery};
 use super::problem::Problem;
-use super::{Control, page, scans};
+use super::{Control, body, page, scans};
 use crate::net::ConnInfo;
 use crate::purge::{Probe, Purge, PurgeError, Request, Source};
 
@@ -37,7 +38,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "purge", control.parts.clock.now())?;
-    let body = read_body(&headers, body, MAX_BODY_BYTES).await?;
+    let body = body::read(&headers, body, MAX_BODY_BYTES).await?;
     let order = order::parse(&body)?;
     let (site, selectors) = order.resolve(&token, &control.parts.edge.current())?;
     if order.dry_run {
@@ -73,10 +74,11 @@ pub(super) struct Page {
 pub(super) async fn list(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
-    Query(page): Query<Page>,
+    page: AskedQuery<Page>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.reader(&headers, &conn)?;
+    let page = page::query(page)?;
     let (limit, mut after) = page::read::<u64>(page.limit.as_deref(), page.after.as_deref())?;
     let mut items = Vec::new();
     let next = loop {
@@ -103,10 +105,11 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
-    Path(id): Path<String>,
+    id: AskedId,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.reader(&headers, &conn)?;
+    let id = page::id(id)?;
     let purge = control.parts.purges.get(&id).filter(|purge| may_see(&token, purge)).ok_or_else(|| {
         let detail = format!("there is no purge {id:?}, or it is too long ago");
         Problem::new(StatusCode::NOT_FOUND, "no-such-purge", detail)
@@ -162,28 +165,4 @@ fn may_see(token: &TokenConfig, purge: &Purge) -> bool {
 
 fn location(purge: &Purge) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("/v1/purges/{}", purge.id)).ok()
-}
-
-/// A request's body, if it is not too long.
-pub(super) async fn read_body(
-    headers: &HeaderMap,
-    body: Body,
-    max_bytes: usize,
-) -> Result<bytes::Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("a request has at most {max_bytes} bytes; send several");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
-    };
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > max_bytes as u64) {
-        return Err(too_large());
-    }
-    axum::body::to_bytes(body, max_bytes).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-            return too_large();
-        }
-        Problem::new(StatusCode::BAD_REQUEST, "bad-body", "the request's body broke off")
-    })
 }

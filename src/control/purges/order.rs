@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::auth::TokenConfig;
+use super::super::body;
 use super::super::problem::Problem;
 use crate::edge::{BadUrl, Edge};
 use crate::purge::Selector;
@@ -31,8 +32,7 @@ pub(super) struct Order {
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Order, Problem> {
-    let order: Order = serde_json::from_slice(body)
-        .map_err(|error| bad("the body is no purge").at("#", error.to_string()))?;
+    let order: Order = body::parse(body).map_err(|why| bad("the body is no purge").at("#", why))?;
     let entries = order.entries();
     if entries > MAX_ENTRIES {
         let detail = format!("a purge has at most {MAX_ENTRIES} entries, and this one has {entries}");

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::auth::TokenConfig;
+use super::super::page::{self, AskedId, AskedQuery};
 use super::super::problem::Problem;
-use super::super::{CLI_AGENT, Control};
+use super::super::{CLI_AGENT, Control, body};
 use super::job::Job;
 use super::order::{self, Checked, Sites, bad};
 use super::record::Spec;
@@ -41,7 +42,7 @@ pub(in super::super) async fn create(
 ) -> Result<Response, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "warm", control.parts.clock.now())?;
     let warmups = &control.parts.warmups;
-    let body = super::super::purges::read_body(&headers, body, MAX_BODY_BYTES).await?;
+    let body = body::read(&headers, body, MAX_BODY_BYTES).await?;
     let order = order::parse(&body)?;
     let mut checked = order.check(&token, &warmups.edge.current())?;
     if let Some(sitemap) = &order.sitemap {
@@ -157,10 +158,11 @@ fn bad_page(name: &str, detail: &str) -> Problem {
 pub(in super::super) async fn list(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
-    Query(page): Query<Page>,
+    page: AskedQuery<Page>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.warmer(&headers, &conn)?;
+    let page = page::query(page)?;
     let (limit, after) = (page.limit()?, page.after()?);
     let warmups = &control.parts.warmups;
     let seen: Vec<_> = warmups.list(after).into_iter().filter(|job| may_see(&token, job)).collect();
@@ -173,10 +175,11 @@ pub(in super::super) async fn list(
 pub(in super::super) async fn show(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
-    Path(id): Path<String>,
+    id: AskedId,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.warmer(&headers, &conn)?;
+    let id = page::id(id)?;
     let warmups = &control.parts.warmups;
     Ok(Json(warmups.shown(&*find(warmups, &token, &id)?)))
 }
@@ -185,11 +188,12 @@ pub(in super::super) async fn show(
 pub(in super::super) async fn urls(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
-    Path(id): Path<String>,
-    Query(page): Query<Page>,
+    id: AskedId,
+    page: AskedQuery<Page>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.warmer(&headers, &conn)?;
+    let (id, page) = (page::id(id)?, page::query(page)?);
     let job = find(&control.parts.warmups, &token, &id)?;
     let wanted = Wanted::parse(page.outcome.as_deref());
     let wanted = wanted
@@ -203,10 +207,11 @@ pub(in super::super) async fn urls(
 pub(in super::super) async fn cancel(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
-    Path(id): Path<String>,
+    id: AskedId,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let token = control.tokens.authorize(&headers, &conn, "warm", control.parts.clock.now())?;
+    let id = page::id(id)?;
     let warmups = &control.parts.warmups;
     let job = find(warmups, &token, &id)?;
     if *warmups.is_paused.borrow() {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::auth::TokenConfig;
+use super::super::body;
 use super::super::problem::Problem;
 use crate::edge::Edge;
 
@@ -83,8 +84,7 @@ pub(super) struct Checked {
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Order, Problem> {
-    let order: Order = serde_json::from_slice(body)
-        .map_err(|error| bad("the body is no warm job").at("#", error.to_string()))?;
+    let order: Order = body::parse(body).map_err(|why| bad("the body is no warm job").at("#", why))?;
     if order.urls.len() > MAX_ENTRIES {
         let found = order.urls.len();
         return Err(too_large(format!(

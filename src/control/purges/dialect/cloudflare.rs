@@ -11,8 +11,8 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::super::Control;
 use super::super::super::problem::Problem;
+use super::super::super::{Control, body};
 use super::{Order, Reach, Wanted, bad, unreadable};
 use crate::net::ConnInfo;
 use crate::purge::{Selector, Source};
@@ -71,15 +71,15 @@ pub(super) async fn purge_cache(
     let Path(zone) = path.map_err(unreadable)?;
     let purger = control.purger(&headers, &conn)?;
     let edge = control.parts.edge.current();
-    let reach = Reach::of(&edge, &purger).named(&zone, |purge| &purge.cloudflare_zone);
+    let reach = Reach::of(&edge, &purger).named(&edge, &zone, |purge| &purge.cloudflare_zone);
     let reach = reach.ok_or_else(|| {
         let detail =
             format!("no site of the token {:?} has the zone {zone:?}; nothing was purged", purger.name());
         Problem::new(StatusCode::NOT_FOUND, "no-such-zone", detail)
     })?;
-    let body = super::super::read_body(&headers, body, super::super::MAX_BODY_BYTES).await?;
-    let purging: Purging = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("the body is no purge: {error}; nothing was purged")))?;
+    let body = body::read(&headers, body, super::super::MAX_BODY_BYTES).await?;
+    let purging: Purging =
+        body::parse(&body).map_err(|why| bad(format!("the body is no purge: {why}; nothing was purged")))?;
     let mut wanted = Wanted::default();
     let files: Vec<Value> = purging.files.iter().map(file).collect();
     wanted.add_urls(("files", &files), &reach, |url| edge.select_url(url));

@@ -11,14 +11,14 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::super::super::Control;
 use super::super::super::problem::Problem;
+use super::super::super::{Control, body};
 use super::{Order, Purger, Reach, Wanted, bad, is_soft, unreadable};
 use crate::net::ConnInfo;
 use crate::purge::{Purge, Selector, Source};
 
-const SURROGATE_KEY: &str = "surrogate-key";
-const PURGE_ENVIRONMENT: &str = "fastly-purge-environment";
+pub(super) const SURROGATE_KEY: &str = "surrogate-key";
+pub(super) const PURGE_ENVIRONMENT: &str = "fastly-purge-environment";
 
 /// An error as Fastly's clients read it.
 pub(super) struct Failure(Problem);
@@ -79,11 +79,11 @@ pub(super) async fn keys(asked: Asked, path: Result<Path<String>, PathRejection>
     let Path(service) = path.map_err(unreadable)?;
     let (purger, reach) = asked.service(&service)?;
     let (State(control), _, headers) = asked;
-    let body = super::super::read_body(&headers, body, super::super::MAX_BODY_BYTES).await?;
+    let body = body::read(&headers, body, super::super::MAX_BODY_BYTES).await?;
     let listed: Keys = match &*body {
         [] => Keys::default(),
-        body => serde_json::from_slice(body)
-            .map_err(|error| bad(format!("the body is no list of keys: {error}; nothing was purged")))?,
+        body => body::parse(body)
+            .map_err(|why| bad(format!("the body is no list of keys: {why}; nothing was purged")))?,
     };
     let lines = headers.get_all(SURROGATE_KEY).iter();
     let lines: Result<Vec<&str>, _> = lines.map(|line| std::str::from_utf8(line.as_bytes())).collect();
@@ -116,8 +116,8 @@ impl OfService for Asked {
     fn service(&self, id: &str) -> Result<(Purger, Reach), Problem> {
         let (State(control), Extension(conn), headers) = self;
         let purger = control.purger(headers, conn)?;
-        let reach =
-            Reach::of(&control.parts.edge.current(), &purger).named(id, |purge| &purge.fastly_service);
+        let edge = control.parts.edge.current();
+        let reach = Reach::of(&edge, &purger).named(&edge, id, |purge| &purge.fastly_service);
         let reach = reach.ok_or_else(|| {
             let detail = format!(
                 "no site of the token {:?} has the service {id:?}; nothing was purged",

@@ -37,6 +37,9 @@ use crate::net::ConnInfo;
 use crate::purge::{Purge, Request, Selector, Source};
 
 const FASTLY_SOFT_PURGE: &str = "fastly-soft-purge";
+/// Fields of the calls here that say what is purged and how, beside target and body. Who reads another one adds it.
+pub(in super::super) const SELECTING_FIELDS: [&str; 3] =
+    [fastly::SURROGATE_KEY, fastly::PURGE_ENVIRONMENT, FASTLY_SOFT_PURGE];
 
 /// The calls of other purge APIs.
 pub(in super::super) fn routes() -> Router<Arc<Control>> {
@@ -96,9 +99,10 @@ impl Reach {
         Self { sites: vec![site.clone()], is_everything: false }
     }
 
-    /// Those of them that another API calls `id`; all, when it has a name for none of them.
-    fn named(mut self, id: &str, name: impl Fn(&SitePurge) -> &str) -> Option<Self> {
-        if self.sites.iter().any(|site| !name(&site.purge).is_empty()) {
+    /// Those of them that another API calls `id`; all, where the configuration has an id of that API for no site at all.
+    /// Sites out of reach count: an id of theirs is nobody else's.
+    fn named(mut self, edge: &Edge, id: &str, name: impl Fn(&SitePurge) -> &str) -> Option<Self> {
+        if edge.config().sites.iter().any(|site| !name(&site.purge).is_empty()) {
             let before = self.sites.len();
             self.sites.retain(|site| name(&site.purge) == id);
             self.is_everything &= self.sites.len() == before;

@@ -87,19 +87,25 @@ fn selector(
     let (before, source) = match (path.strip_suffix(".*"), path.strip_suffix('*')) {
         (Some(before), _) => (before, Source::Varnish),
         (None, Some(before)) => (before, Source::Nginx),
-        (None, None) if is_regex => {
-            let detail = "the only regular expressions are paths that end in /.*";
-            return Err(bad(format!("{path}: {detail}; nothing was purged")));
-        }
+        // An expression that is not anchored at its end: `/a/` is `/a/.*`.
+        (None, None) if is_regex => (path, Source::Varnish),
         (None, None) => {
             check_plain(path)?;
             return Ok((place.url(path, query)?, Source::Varnish));
         }
     };
     check_plain(before)?;
-    // `/asset*` would mean `/assets` too, and a prefix is whole segments.
+    if let Some(character) = before.chars().find(|character| is_regex && "+?(){}$".contains(*character)) {
+        let detail = "is for expressions, of which only paths that end in / or /.* can be purged";
+        return Err(bad(format!("{path}: {character:?} {detail}; nothing was purged")));
+    }
+    // `/asset*` would mean `/assets` too, and so does `/asset` as an expression; a prefix is whole segments.
     if !before.ends_with('/') || query.is_some() {
-        let detail = "a prefix is whole segments, without a query: what is before the * has to end in /";
+        let detail = if is_regex {
+            "the only regular expressions are paths that end in / or /.*, without a query"
+        } else {
+            "a prefix is whole segments, without a query: what is before the * has to end in /"
+        };
         return Err(bad(format!("{path}: {detail}; nothing was purged")));
     }
     Ok((place.prefix(before)?, source))
