@@ -219,7 +219,7 @@ enum Telling {
 }
 
 /// Fields by which a proxy tells an origin what it knows of a client or of its URL. Of anybody else they
-/// are claims, and none is part of the cache key. Origins with a CGI-like interface (CGI, FastCGI, WSGI, Rack) can't tell
+/// are claims, and none is part of the cache key. Origins with a CGI-like interface (CGI, WSGI, Rack) can't tell
 /// `X_Forwarded_Host` from `X-Forwarded-Host`: some take every character but letters and digits for the same one.
 fn tells_of_the_client(name: &header::HeaderName) -> Telling {
     const OTHERS: [&[u8]; 8] = [
