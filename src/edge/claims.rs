@@ -30,7 +30,7 @@ pub(super) fn may_be_one(name: &HeaderName) -> bool {
     matches!(name.as_str().as_bytes(), [b'f' | b't' | b'x', ..]) && telling(name) != Telling::Nothing
 }
 
-/// Origins with a CGI-like interface (CGI, FastCGI, WSGI, Rack) can't tell `X_Forwarded_Host` from `X-Forwarded-Host`: some take
+/// Origins with a CGI-like interface (CGI, WSGI, Rack) can't tell `X_Forwarded_Host` from `X-Forwarded-Host`: some take
 /// every character but letters and digits for the same one.
 fn telling(name: &HeaderName) -> Telling {
     const OTHERS: [&[u8]; 8] = [

@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -155,7 +156,7 @@ fn file_name(path: &str) -> Option<Name> {
             if is_pchar(*byte) {
                 spelled.push(char::from(*byte));
             } else {
-                spelled.push_str(&format!("%{byte:02X}"));
+                let _ = write!(spelled, "%{byte:02X}");
             }
         }
         name.push(OsStr::from_bytes(&decoded));

@@ -48,7 +48,7 @@ fn last_element(line: &str) -> Option<(Option<&str>, &str)> {
             b'"' => {
                 let escapes = bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
                 // Within, an escaped one is of the text.
-                is_quoted = is_quoted && escapes % 2 == 1 || !is_quoted;
+                is_quoted = !is_quoted || escapes % 2 == 1;
             }
             b',' if !is_quoted => return Some((Some(&line[..at]), &line[at + 1..])),
             _ => {}
