@@ -68,9 +68,11 @@ mod serve;
 mod settle;
 mod signed;
 mod sites;
+mod sliced;
 mod slices;
 mod trail;
 mod warm;
+mod warmed;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -87,7 +89,9 @@ pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
 pub use live::LiveEdge;
 pub use metrics::{EdgeMetrics, Outcome};
-pub use warm::{Hold, Warm, Warmed, Warming};
+pub use sliced::Slices;
+pub use warm::{Hold, NotHeld, Warming};
+pub use warmed::{Warm, Warmed};
 
 use crate::encode::Pool;
 use crate::net::{ConnInfo, Handler, RequestBody};

@@ -39,11 +39,11 @@ const ATTEMPTS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sliced {
     /// Its length in bytes.
-    length: u64,
+    pub(super) length: u64,
     /// Its strong entity tag.
     tag: HeaderValue,
     /// The length of a slice.
-    size: u64,
+    pub(super) size: u64,
 }
 
 impl Sliced {
@@ -67,6 +67,14 @@ impl Sliced {
         start..(start + self.size).min(self.length)
     }
 
+    /// The slice that the answer to a request begins with.
+    pub(super) fn first(&self, request: &HeaderMap) -> u64 {
+        match range::parse(request, self.length) {
+            Requested::Single(range) => range.start / self.size,
+            Requested::Ignored | Requested::Unsatisfiable | Requested::Multiple(_) => 0,
+        }
+    }
+
     /// Asks an origin for a slice.
     pub(super) fn ask_for(&self, index: u64, headers: &mut HeaderMap) {
         let Range { start, end } = self.range_of(index);
@@ -77,7 +85,7 @@ impl Sliced {
     }
 
     /// Whether an answer or a stored part is this slice.
-    fn is(&self, index: u64, headers: &HeaderMap) -> bool {
+    pub(super) fn is(&self, index: u64, headers: &HeaderMap) -> bool {
         let Some(found) = range::content_range_of(headers) else { return false };
         let Range { start, end } = self.range_of(index);
         (found.first, found.last + 1, found.complete) == (start, end, Some(self.length))
@@ -134,11 +142,7 @@ impl Edge {
         parts: &Parts,
         sliced: &Sliced,
     ) -> Option<(Outcome, Response<Body>)> {
-        let first = match range::parse(&parts.headers, sliced.length) {
-            Requested::Single(range) => range.start / sliced.size,
-            Requested::Ignored | Requested::Unsatisfiable | Requested::Multiple(_) => 0,
-        };
-        let slice = self.slice(admitted, &parts.headers, sliced, first).await?;
+        let slice = self.slice(admitted, &parts.headers, sliced, sliced.first(&parts.headers)).await?;
         let now = self.clock.now();
         let head = slice.head().of_whole(sliced.length);
         let (outcome, status, age) = match &slice {
