@@ -51,11 +51,19 @@ fn render(item: &Value) -> String {
     let encodings = item["encodings"].as_array().into_iter().flatten();
     let encodings = encodings.map(|made| format!("{} {}", made[0].as_str().unwrap_or("?"), bytes(&made[1])));
     let encodings = encodings.collect::<Vec<_>>().join(", ");
+    let number = |name: &str| item["slices"][name].as_u64();
+    let slices = match (number("stored"), number("of")) {
+        (Some(stored), Some(of)) => {
+            format!("{stored} of {of}, of {} in all", bytes(&item["slices"]["length"])).into()
+        }
+        _ => Value::Null,
+    };
     let rows = [
         ("tier", item["tier"].clone()),
         ("segments", item["segments"].clone()),
         ("status", item["status"].clone()),
         ("size", bytes(&item["size"]).into()),
+        ("slices", slices),
         ("age", age.into()),
         ("ttl", format!("{}s", item["ttl"]).into()),
         ("type", item["content_type"].clone()),

@@ -100,7 +100,7 @@ enum Jobs {
         #[command(flatten)]
         node: NodeArgs,
     },
-    /// Cancel a job; what is stored stays
+    /// Cancel a job: what is stored stays, and is held no longer. Of a job that is done, release what it holds
     #[command(after_help = "Example:\n  larder warm cancel 3-9a0c11de")]
     Cancel {
         /// As `larder warm list` shows it

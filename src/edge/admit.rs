@@ -339,14 +339,23 @@ fn not_allowed(allowed: &str) -> Refusal {
     }
 }
 
-fn redirect_to_https(parts: &Parts, host: &str) -> Refusal {
+/// The same URL on the port of https that need not be named.
+pub(super) fn https_location(host: &str, target: &str) -> String {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,
     };
+    format!("https://{name}{target}")
+}
+
+pub(super) fn served_over_https(location: &str) -> String {
+    format!("this site is served over https: {location}")
+}
+
+fn redirect_to_https(parts: &Parts, host: &str) -> Refusal {
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let location = format!("https://{name}{target}");
-    let detail = format!("this site is served over https: {location}");
+    let location = https_location(host, target);
+    let detail = served_over_https(&location);
     let refusal = Refusal::new(Reason::HttpsRedirect, StatusCode::PERMANENT_REDIRECT, detail);
     match HeaderValue::try_from(location) {
         Ok(location) => refusal.with(header::LOCATION, location),

@@ -20,8 +20,10 @@ use crate::object::Object;
 use crate::rules::freshness::{Freshness, State};
 use crate::rules::key::Scheme;
 use crate::rules::storable::NotStored;
+use crate::rules::time::Millis;
 use crate::rules::vary::{self, Vary};
-use crate::store::NoRoom;
+use crate::store::{Entry, NoRoom};
+use crate::telemetry::rfc3339;
 
 /// What the origin may take until its head has come.
 const ORIGIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -125,39 +127,30 @@ impl Edge {
     /// What is stored; false: the origin would have to be asked for all of it.
     async fn explain_stored(&self, admitted: &Admitted, request: &HeaderMap, told: &mut Explanation) -> bool {
         let entry = self.store.load(&admitted.key).await;
-        told.variants = entry.as_ref().map_or(0, |entry| entry.variants().len());
-        let Some(entry) = entry else {
-            told.result = "miss";
-            told.detail = "nothing is stored under this key".into();
-            return false;
+        let Some(object) = self.explain_entry(entry.as_deref(), request, told) else {
+            return self.explain_slices(admitted, request, told).await;
         };
-        let Some(object) = entry.select(request) else {
-            told.result = "miss";
-            told.vary = names(&entry.variants()[0]);
-            told.detail = format!("it is stored for other values of {}", told.vary.join(", "));
-            told.advice
-                .push("Vary names only what really changes the answer; each value is stored apart".into());
-            return false;
-        };
-        if !self.survives(object) {
-            told.result = "miss";
-            told.detail = "what was stored has been purged".into();
-            return false;
-        }
         let now = self.clock.now();
+        let why = self.why_stale(object, now);
         (told.result, told.detail) = match object.state(now) {
             State::Fresh => ("hit", "it is stored and fresh".into()),
             State::StaleWhileRevalidate => (
                 "stale",
-                "it is stored and stale: served while one fetch in the background revalidates it".into(),
+                format!(
+                    "it is stored and stale{why}: served while one fetch in the background revalidates it"
+                ),
             ),
             State::MustRevalidate => {
-                ("revalidate", "it is stored and stale: the origin is asked before it is used".into())
+                ("revalidate", format!("it is stored and stale{why}: the origin is asked before it is used"))
             }
         };
         told.vary = names(object);
         told.is_stored = Some(true);
-        told.freshness = Some(lifetime(&object.freshness(), &object.head.headers, self.clock.now()));
+        told.freshness = Some(Lifetime {
+            // What the origin gave, however much a purge took of it.
+            lifetime: lifetime_secs(&object.head.freshness),
+            ..lifetime(&object.freshness(), &object.head.headers, now)
+        });
         told.stored = Some(super::inspect::describe(object, now));
         if told.result == "revalidate" {
             if !object.head.has_validator() {
@@ -165,10 +158,60 @@ impl Edge {
                     .push("send an ETag or Last-Modified, so that it can be renewed without its body".into());
             }
             told.advice.push(
-                "a longer s-maxage, or stale-while-revalidate, lets it be served without waiting for the origin".into(),
+                if why.is_empty() {
+                    "a longer s-maxage, or stale-while-revalidate, lets it be served without waiting for the origin"
+                } else {
+                    "stale-while-revalidate lets it be served without waiting for the origin"
+                }
+                .into(),
             );
         }
         true
+    }
+
+    /// What a request selects of what is stored; `None`: nothing, which is told.
+    fn explain_entry<'e>(
+        &self,
+        entry: Option<&'e Entry>,
+        request: &HeaderMap,
+        told: &mut Explanation,
+    ) -> Option<&'e Arc<Object>> {
+        told.result = "miss";
+        let Some(entry) = entry else {
+            told.detail = "nothing is stored under this key".into();
+            return None;
+        };
+        let kept: Vec<_> = entry.variants().iter().filter(|object| self.survives(object)).collect();
+        told.variants = kept.len();
+        match (entry.select(request), kept.first()) {
+            (Some(object), _) if self.survives(object) => return Some(object),
+            (Some(_), _) | (None, None) => told.detail = "what was stored has been purged".into(),
+            (None, Some(other)) => {
+                told.vary = names(other);
+                told.detail = format!("it is stored for other values of {}", told.vary.join(", "));
+                told.advice.push(
+                    "Vary names only what really changes the answer; each value is stored apart".into(),
+                );
+            }
+        }
+        None
+    }
+
+    /// What other than its lifetime made a stored response stale, as part of a sentence; empty: nothing did.
+    fn why_stale(&self, object: &Object, now: Millis) -> String {
+        if object.head.freshness.state(now) != State::Fresh {
+            return String::new();
+        }
+        if object.is_invalidated() {
+            return " since a request such as POST or DELETE, or another answer, invalidated it".into();
+        }
+        if object.stale_since().is_none() {
+            return String::new();
+        }
+        match self.soft_purge_of(object) {
+            Some(purge) => format!(" by the soft purge {} of {}", purge.id, rfc3339(purge.at)),
+            None => " by a soft purge".into(),
+        }
     }
 
     /// Asks the origin as a fetch would, and judges its answer.
@@ -234,11 +277,16 @@ impl Edge {
     }
 }
 
-fn names(object: &Object) -> Vec<String> {
+pub(super) fn names(object: &Object) -> Vec<String> {
     object.head.vary.names().iter().map(ToString::to_string).collect()
 }
 
-fn lifetime(freshness: &Freshness, headers: &HeaderMap, now: crate::rules::time::Millis) -> Lifetime {
+fn lifetime_secs(freshness: &Freshness) -> i64 {
+    let fresh_ms = freshness.fresh_until.saturating_sub(freshness.response_time);
+    fresh_ms.saturating_add(freshness.initial_age_ms).max(0) / 1000
+}
+
+pub(super) fn lifetime(freshness: &Freshness, headers: &HeaderMap, now: Millis) -> Lifetime {
     let name = match freshness.source {
         "s-maxage" | "max-age" => Some("cache-control"),
         "heuristic" => Some("last-modified"),
@@ -252,13 +300,11 @@ fn lifetime(freshness: &Freshness, headers: &HeaderMap, now: crate::rules::time:
             headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
         (!lines.is_empty()).then(|| format!("{name}: {}", lines.join(", ")))
     };
-    let window =
-        |until: crate::rules::time::Millis| until.saturating_sub(freshness.fresh_until).max(0) / 1000;
-    let fresh_ms = freshness.fresh_until.saturating_sub(freshness.response_time);
+    let window = |until: Millis| until.saturating_sub(freshness.fresh_until).max(0) / 1000;
     Lifetime {
         source: freshness.source,
         field: name.and_then(lines),
-        lifetime: fresh_ms.saturating_add(freshness.initial_age_ms).max(0) / 1000,
+        lifetime: lifetime_secs(freshness),
         ttl: freshness.ttl_secs(now),
         stale: [window(freshness.swr_until), window(freshness.sie_until)],
     }

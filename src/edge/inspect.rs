@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Edge;
 use super::config::Site;
+use super::sliced::Slices;
 use crate::object::{Head, Object};
 use crate::rules::freshness::{Freshness, State};
 use crate::rules::key::{self, CacheKey, Scheme};
@@ -48,6 +49,8 @@ pub struct Variant {
     pub vary: Vec<String>,
     /// Names under which it may be purged.
     pub tags: Vec<String>,
+    /// How much of it there is, where it is kept in slices; `size` is what they have together then.
+    pub slices: Option<Slices>,
 }
 
 /// Why a URL can't be looked up.
@@ -112,12 +115,19 @@ impl Edge {
         Ok(Found { site, scheme, host, path, query })
     }
 
-    /// The variants stored under a key.
+    /// The variants stored under a key. What a purge has hit is not there, though nobody has come upon it yet.
     pub async fn inspect(&self, key: &CacheKey) -> Vec<Variant> {
         let entry = self.store.load(key).await;
         let now = self.clock.now();
         let objects = entry.iter().flat_map(|entry| entry.variants());
-        objects.map(|object| describe(object, now)).collect()
+        let kept = objects.filter(|object| self.survives(object));
+        let mut held: Vec<Variant> = kept.map(|object| describe(object, now)).collect();
+        if held.is_empty()
+            && let Some(sliced) = self.collapse.sliced(key.hash())
+        {
+            held.extend(self.in_slices(key, &sliced, None).await.described(key, now));
+        }
+        held
     }
 }
 
@@ -180,5 +190,6 @@ pub(super) fn describe_head(
         encodings,
         vary: head.vary.names().iter().map(ToString::to_string).collect(),
         tags: head.tags.iter().map(ToString::to_string).collect(),
+        slices: None,
     }
 }

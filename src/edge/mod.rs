@@ -72,11 +72,13 @@ mod serve;
 mod settle;
 mod signed;
 mod sites;
+mod sliced;
 mod sliced_body;
 mod slices;
 mod stream;
 mod trail;
 mod warm;
+mod warmed;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -93,7 +95,9 @@ pub use holdings::{Count, Holding};
 pub use inspect::{BadUrl, Located, Variant};
 pub use live::LiveEdge;
 pub use metrics::{EdgeMetrics, Outcome};
-pub use warm::{Hold, Warm, Warmed, Warming};
+pub use sliced::Slices;
+pub use warm::{Hold, NotHeld, Warming};
+pub use warmed::{Warm, Warmed};
 
 use crate::encode::Pool;
 use crate::net::{ConnInfo, Handler, RequestBody};

@@ -9,7 +9,7 @@ use super::Edge;
 use super::admit::Admitted;
 use super::flight::Flight;
 use crate::object::{Head, Object};
-use crate::purge::{Request, Selector, Source, Subject, Verdict};
+use crate::purge::{Probe, Purge, Request, Selector, Source, Subject, Verdict};
 use crate::rules::key::CacheKey;
 use crate::rules::tags;
 
@@ -46,6 +46,17 @@ impl Edge {
     pub(super) fn is_gone(&self, head: &Head, as_of: u64) -> bool {
         as_of != self.purges.applied()
             && self.verdict(head.key.canonical(), &head.tags, as_of) == Verdict::Hard
+    }
+
+    /// The soft purge that made a stored response stale, as long as it is remembered: the first that came after its fetch.
+    pub(super) fn soft_purge_of(&self, object: &Object) -> Option<Arc<Purge>> {
+        let subject = self.subject(object.head.key.canonical(), &object.head.tags);
+        let newer = self.purges.list(None, usize::MAX).into_iter().take_while(|p| p.seq > object.head.as_of);
+        let hits = |purge: &Arc<Purge>| {
+            let asked = &purge.request;
+            asked.soft && Probe::new(&asked.selectors, asked.site.as_deref()).hits(&subject)
+        };
+        newer.filter(hits).last()
     }
 
     /// What newer purges say of what is stored under a canonical URL.

@@ -39,11 +39,11 @@ const ATTEMPTS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sliced {
     /// Its length in bytes.
-    length: u64,
+    pub(super) length: u64,
     /// Its strong entity tag.
     tag: HeaderValue,
     /// The length of a slice.
-    size: u64,
+    pub(super) size: u64,
 }
 
 impl Sliced {
@@ -88,6 +88,19 @@ impl Sliced {
         self.index_of(range.start)..range.end.div_ceil(self.size)
     }
 
+    /// The slice that the answer to a request begins with.
+    pub(super) fn first(&self, request: &HeaderMap) -> u64 {
+        match range::parse(request, self.length) {
+            Requested::Single(range) => range.start / self.size,
+            Requested::Ignored | Requested::Unsatisfiable | Requested::Multiple(_) => 0,
+        }
+    }
+
+    /// Whether a stored part is this slice, and all of it.
+    pub(super) fn is_stored_as(&self, index: u64, object: &Object) -> bool {
+        self.is(index, &object.head.headers) && object.body.len() == self.length_of(index)
+    }
+
     /// Asks an origin for a slice.
     pub(super) fn ask_for(&self, index: u64, headers: &mut HeaderMap) {
         let Range { start, end } = self.range_of(index);
@@ -98,7 +111,7 @@ impl Sliced {
     }
 
     /// Whether an answer or a stored part is this slice.
-    fn is(&self, index: u64, headers: &HeaderMap) -> bool {
+    pub(super) fn is(&self, index: u64, headers: &HeaderMap) -> bool {
         let Some(found) = range::content_range_of(headers) else { return false };
         let Range { start, end } = self.range_of(index);
         (found.first, found.last + 1, found.complete) == (start, end, Some(self.length))
@@ -183,8 +196,7 @@ impl Wish<'_> {
     }
 
     fn is_met_by(&self, object: &Object) -> bool {
-        self.sliced.is(self.index, &object.head.headers)
-            && object.body.len() == self.sliced.length_of(self.index)
+        self.sliced.is_stored_as(self.index, object)
     }
 }
 
@@ -203,11 +215,7 @@ impl Edge {
                 self.slice(wish(index)).await?;
             }
         }
-        let first = match range::parse(&parts.headers, sliced.length) {
-            Requested::Single(range) => sliced.index_of(range.start),
-            Requested::Ignored | Requested::Unsatisfiable | Requested::Multiple(_) => 0,
-        };
-        let slice = self.slice(wish(first)).await?;
+        let slice = self.slice(wish(sliced.first(&parts.headers))).await?;
         let now = self.clock.now();
         let head = slice.head().of_whole(sliced.length);
         let age_of = |object: &Object| Some(HeaderValue::from(object.head.freshness.age_secs(now)));

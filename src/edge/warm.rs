@@ -1,10 +1,9 @@
 //! Requests of the node's own, by which responses are stored before clients ask for them.
 //!
 //! They take a client's way from the look into the store on: collapse, fetch, freshness, storing. What is meant for
-//! clients does not hold for them: access lists, signatures, redirects to https, the limit on misses. They wait as
+//! clients does not hold for them: access lists, signatures, the limit on misses. They wait as
 //! long as live traffic needs the origin, and count neither as requests of a site nor in the access log.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,30 +11,30 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body as _;
 use tokio::time::{Instant, sleep};
 
-use super::admit::Admitted;
+use super::admit::{Admitted, https_location, served_over_https};
 use super::body::{Body, BodyError};
 use super::client::Client;
 use super::inspect::{BadUrl, Found as FoundUrl};
 use super::lookup::Found;
 use super::route::Route;
-use super::{CACHE_STATUS, Edge, Outcome, Step};
+use super::sliced::InSlices;
+use super::warmed::{Before, Warm, Warmed, described};
+use super::{Edge, Step};
 use crate::net::RequestBody;
 use crate::object::Object;
 use crate::origin::Spare;
 use crate::rules::cache_status::Fwd;
 use crate::rules::key::{CacheKey, Scheme};
-pub use crate::store::Hold;
+pub use crate::store::{Hold, NotHeld};
 
 /// Between two looks whether live traffic leaves room.
 const YIELD: Duration = Duration::from_millis(20);
 /// How long live traffic is waited for.
 const YIELD_TIMEOUT: Duration = Duration::from_secs(60);
-/// A `Retry-After` beyond this is not waited for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// A request that warms.
 #[derive(Debug)]
@@ -48,60 +47,6 @@ impl Warming {
     /// Under which key it is stored.
     pub fn key(&self) -> &CacheKey {
         &self.admitted.key
-    }
-}
-
-/// What a request that warms came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Warm {
-    /// It was fetched, and the next client gets it from the store.
-    Stored,
-    /// It was there.
-    Fresh,
-    /// It can't be stored, or not be used without asking the origin.
-    Uncacheable,
-    /// The origin did not give it.
-    Failed,
-}
-
-/// What came of one request.
-#[derive(Debug)]
-pub struct Warmed {
-    /// See [`Warm`].
-    pub outcome: Warm,
-    /// The answer's status; 0: there was none.
-    pub status: u16,
-    /// The answer's content coding, as far as it is one that is known.
-    pub coding: Option<&'static str>,
-    /// Bytes of the body that came from the origin, or from another request's fetch.
-    pub bytes: u64,
-    /// Why, where it is neither stored nor fresh.
-    pub reason: Option<Cow<'static, str>>,
-    /// When another try may succeed; `None`: not.
-    pub retry_after: Option<Duration>,
-}
-
-impl Warmed {
-    fn new(outcome: Warm, status: StatusCode, headers: &HeaderMap) -> Self {
-        let coding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
-        let known = ["br", "gzip", "zstd"].into_iter();
-        let coding =
-            coding.and_then(|coding| known.clone().find(|c| coding.eq_ignore_ascii_case(c.as_bytes())));
-        Self { outcome, status: status.as_u16(), coding, bytes: 0, reason: None, retry_after: None }
-    }
-
-    /// No answer of the origin's.
-    pub fn failed(reason: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
-        let (outcome, reason) = (Warm::Failed, Some(reason.into()));
-        Self { outcome, status: 0, coding: None, bytes: 0, reason, retry_after }
-    }
-
-    fn because(self, outcome: Warm, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { outcome, reason: Some(reason.into()), ..self }
-    }
-
-    fn again(self, after: Duration) -> Self {
-        Self { retry_after: Some(after), ..self }
     }
 }
 
@@ -125,22 +70,37 @@ impl Edge {
         Ok(Warming { admitted, parts: request.into_parts().0 })
     }
 
-    /// Has what is asked for stored; `refresh`: also asks the origin about what is fresh.
-    pub async fn warm(self: &Arc<Self>, warming: &Warming, refresh: bool) -> Warmed {
+    /// Has what is asked for stored, for a job; `refresh`: also asks the origin about what is fresh.
+    pub async fn warm(self: &Arc<Self>, warming: &Warming, job: u64, refresh: bool) -> Warmed {
         let Warming { admitted, parts } = warming;
         if admitted.treatment.pass {
             let warmed = Warmed::failed("", None);
             return warmed.because(Warm::Uncacheable, "pass: the site's rule never stores it");
         }
-        // Whatever the disk tier waits for, this is worth it; from here on, also for others' fetches.
-        let _wanted = self.store.want(&admitted.key);
-        let found = self.find_stored(admitted, parts).await;
+        if admitted.site.redirect_to_https && !admitted.client.is_https {
+            // Whatever was stored, no client would get it.
+            let location = https_location(admitted.host(), admitted.target());
+            return Warmed::failed(served_over_https(&location), None);
+        }
+        let as_of = self.purges.applied();
+        // Whatever the store waits for, this is worth it; from here on, also for others' fetches.
+        let _wanted = self.store.want(&admitted.key, job);
+        let found = self.find_stored(warming).await;
         if let Found::Fresh(object) = &found
             && !refresh
         {
             self.store.write_out(&admitted.key).await;
             return Warmed::new(Warm::Fresh, object.head.status, &object.head.headers);
         }
+        let in_slices = match found {
+            Found::Fresh(_) | Found::Stale(_) | Found::Revalidate(_) => None,
+            _ => self.warming_slices(warming).await,
+        };
+        if in_slices.as_ref().is_some_and(|found| found.is_whole) {
+            return Warmed::new(Warm::Fresh, StatusCode::OK, &HeaderMap::new());
+        }
+        let in_slices = in_slices.map_or(0, |found| found.bytes);
+        let _wanted_slices = self.want_slices(&admitted.key, job);
         let Some(_spare) = self.spare(admitted).await else {
             let reason = "live traffic left no room at the origin for a minute";
             return Warmed::failed(reason, Some(Duration::ZERO));
@@ -150,7 +110,8 @@ impl Edge {
         let (step, base) = step_for(found);
         let driven = self.drive(step, admitted.clone(), parts, RequestBody::empty());
         let (outcome, response) = Box::pin(driven).await;
-        self.concluded(warming, outcome, response, base.is_some()).await
+        let before = Before { as_of, was_there: base.is_some(), in_slices };
+        self.concluded(warming, outcome, response, before).await
     }
 
     /// The whole of a response, by a client's way, stored or not; at most `limit` bytes. For what the node reads itself.
@@ -200,12 +161,21 @@ impl Edge {
         self.purges.applied()
     }
 
-    /// Whether a stored entry is held: it is not when half of its tier is held already.
-    pub async fn is_held(&self, key: &CacheKey) -> bool {
-        self.store.is_held(key).await
+    /// Looks whether a stored entry is held, which charges the hold.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub async fn look_at_hold(&self, key: &CacheKey) -> Result<(), NotHeld> {
+        self.store.look_at_hold(key).await
     }
 
-    async fn find_stored(&self, admitted: &Admitted, parts: &Parts) -> Found {
+    /// What is there in slices of what is not stored as a whole; `None`: nothing is known of slices.
+    pub(super) async fn warming_slices(&self, Warming { admitted, parts }: &Warming) -> Option<InSlices> {
+        let sliced = self.collapse.sliced(admitted.key.hash())?;
+        Some(self.in_slices(&admitted.key, &sliced, Some(&parts.headers)).await)
+    }
+
+    pub(super) async fn find_stored(&self, Warming { admitted, parts }: &Warming) -> Found {
         match self.lookup(admitted, &parts.headers, self.clock.now()) {
             Found::Cold => self.load(admitted, &parts.headers).await,
             found => found,
@@ -229,60 +199,6 @@ impl Edge {
             sleep(YIELD).await;
         }
     }
-
-    /// Takes the answer to its end and looks what the next client would get.
-    async fn concluded(
-        &self,
-        Warming { admitted, parts }: &Warming,
-        outcome: Outcome,
-        response: Response<Body>,
-        was_there: bool,
-    ) -> Warmed {
-        let (status, detail) = (response.status(), detail_of(response.headers()));
-        let warmed = Warmed::new(Warm::Stored, status, response.headers());
-        let retry_after = retry_after(response.headers()).unwrap_or_default();
-        if matches!(outcome, Outcome::Error | Outcome::Refused) || is_transient(status) {
-            let reason = format!("the answer is {}", described(&response));
-            return warmed.because(Warm::Failed, reason).again(retry_after);
-        }
-        if outcome == Outcome::HitStale {
-            let reason = "the origin fails; what is stored is stale and stands in for it";
-            return warmed.because(Warm::Failed, reason).again(retry_after);
-        }
-        let mut body = response.into_body();
-        let mut bytes = 0;
-        while let Some(chunk) = next_chunk(&mut body).await {
-            match chunk {
-                Ok(chunk) => bytes += chunk.len() as u64,
-                Err(error) => {
-                    let reason = format!("the answer broke off after {bytes} bytes: {error}");
-                    return Warmed { bytes, ..warmed }.because(Warm::Failed, reason).again(Duration::ZERO);
-                }
-            }
-        }
-        // What a 304 confirmed did not come again.
-        let bytes = if outcome == Outcome::Revalidated && was_there { 0 } else { bytes };
-        let warmed = Warmed { bytes, ..warmed };
-        if status.is_client_error() {
-            return warmed.because(Warm::Failed, format!("the origin answers {status}"));
-        }
-        self.store.write_out(&admitted.key).await;
-        match self.find_stored(admitted, parts).await {
-            Found::Fresh(_) | Found::Stale(_) => warmed,
-            Found::Revalidate(object) => {
-                let reason = format!("stored, and stale at once ({})", freshness_source(&object));
-                warmed.because(Warm::Uncacheable, reason)
-            }
-            // What is known to be stored in slices is put together from them.
-            _ if detail.is_none() && self.collapse.sliced(admitted.key.hash()).is_some() => warmed,
-            _ => match detail {
-                Some(detail) => warmed.because(Warm::Uncacheable, explained(&detail)),
-                None => {
-                    warmed.because(Warm::Failed, "it was stored, and is gone: the store has no room for it")
-                }
-            },
-        }
-    }
 }
 
 /// What is stored is asked about at the origin, in whatever state it is.
@@ -296,7 +212,7 @@ fn step_for(found: Found) -> (Step, Option<Arc<Object>>) {
     }
 }
 
-async fn next_chunk(body: &mut Body) -> Option<Result<Bytes, BodyError>> {
+pub(super) async fn next_chunk(body: &mut Body) -> Option<Result<Bytes, BodyError>> {
     loop {
         let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
         match frame.map(http_body::Frame::into_data) {
@@ -305,58 +221,4 @@ async fn next_chunk(body: &mut Body) -> Option<Result<Bytes, BodyError>> {
             Err(error) => return Some(Err(error)),
         }
     }
-}
-
-/// Statuses of which another try may make another one.
-fn is_transient(status: StatusCode) -> bool {
-    let is_busy =
-        matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
-    is_busy || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
-}
-
-/// In seconds only (RFC 9110 §10.2.3 has dates too).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let secs: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(secs).min(MAX_RETRY_AFTER))
-}
-
-fn described(response: &Response<Body>) -> String {
-    match detail_of(response.headers()) {
-        Some(detail) => format!("{} ({detail})", response.status()),
-        None => response.status().to_string(),
-    }
-}
-
-/// The node's own member of Cache-Status, which is the last one.
-fn own_status(headers: &HeaderMap) -> Option<&str> {
-    let line = headers.get_all(&CACHE_STATUS).iter().next_back()?.to_str().ok()?;
-    line.rsplit(", ").next()
-}
-
-fn detail_of(headers: &HeaderMap) -> Option<String> {
-    let (_, detail) = own_status(headers)?.split_once("; detail=")?;
-    let detail = detail.split(';').next().unwrap_or_default().trim_matches('"');
-    // Where it is from, and no reason.
-    (!matches!(detail, "memory" | "disk" | "")).then(|| detail.to_owned())
-}
-
-fn freshness_source(object: &Object) -> &'static str {
-    object.head.freshness.source
-}
-
-/// A word of Cache-Status as a sentence.
-fn explained(detail: &str) -> String {
-    let why = match detail {
-        "no-store" | "private" => "the response's Cache-Control says so",
-        "set-cookie" => "the response sets a cookie, and site.cache.set_cookie passes those on unstored",
-        "vary" => "it varies on a field of site.cache.vary_pass",
-        "vary-star" => "it varies on everything",
-        "status" => "this status is not stored without explicit freshness",
-        "no-freshness" => "it says nothing of freshness and has no validator",
-        "no-cache" => "no-cache without a validator: it could never be used",
-        "authorization" => "the request has credentials, and the response does not allow it",
-        "too-large" => "it is larger than store.max_object, or there is no room",
-        _ => "it is not to be stored",
-    };
-    format!("{detail}: {why}")
 }

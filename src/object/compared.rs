@@ -31,6 +31,12 @@ impl Object {
         self.checked.fetch_max(seq, Release);
     }
 
+    /// Since when it is stale by a soft purge; `None`: it is not, or it would be without.
+    pub fn stale_since(&self) -> Option<Millis> {
+        let since = Millis(self.stale_since.load(Relaxed));
+        (since < self.head.freshness.fresh_until && !self.head.freshness.no_cache).then_some(since)
+    }
+
     /// Under which configuration it was decided whether clients choose its coding; 0: none.
     #[inline]
     pub fn settled(&self) -> u64 {

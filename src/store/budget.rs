@@ -22,7 +22,9 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) fn new(limit: u64, workers: usize, is_persistent: bool, clock: Clock) -> Arc<Self> {
         let capacity = limit / 8 * 7;
-        // Without a disk the log takes three quarters: half of what it leaves may be held.
+        // Without a disk the log takes up to three quarters of the limit, and what it took is not given back for small
+        // bodies: half of what it leaves at least may be held. With more, held entries and a full log together would leave
+        // no room for any fill.
         let held = if is_persistent { capacity / 2 } else { limit / 8 };
         Arc::new(Self {
             memory: MemoryTier::new(capacity, workers, Holds::new(held, clock)),
@@ -40,12 +42,17 @@ impl Budget {
 
     /// Room for `bytes`, made by eviction if need be; `None`: there is none.
     pub(super) fn reserve(&self, bytes: u64) -> Option<Charge> {
-        let mut charge = Charge::new(&self.gauge, 0);
-        self.grow(&mut charge, bytes).then_some(charge)
+        self.reserve_for(None, bytes)
     }
 
-    /// Adds `bytes` to a reservation; false, and nothing changed, when there is no room.
-    pub(super) fn grow(&self, charge: &mut Charge, bytes: u64) -> bool {
+    /// The same for what a job warms: nothing that it warmed gives way.
+    pub(super) fn reserve_for(&self, job: Option<u64>, bytes: u64) -> Option<Charge> {
+        let mut charge = Charge::new(&self.gauge, 0);
+        self.grow(job, &mut charge, bytes).then_some(charge)
+    }
+
+    /// Adds `bytes` to a reservation, of a job's perhaps; false, and nothing changed, when there is no room.
+    pub(super) fn grow(&self, job: Option<u64>, charge: &mut Charge, bytes: u64) -> bool {
         let before = charge.bytes();
         charge.resize(before + bytes);
         let over = self.gauge.load(Relaxed).saturating_sub(self.limit);
@@ -53,7 +60,7 @@ impl Budget {
             return true;
         }
         // What readers pin is not freed by evicting it, so more than twice the need is not tried.
-        let evicted = self.memory.evict(2 * over);
+        let evicted = self.memory.evict(job, 2 * over);
         self.counters.evicted_for_room(evicted);
         if self.gauge.load(Relaxed) <= self.limit {
             return true;

@@ -57,6 +57,8 @@ pub struct Deposit {
     room: Charge,
     /// Whether the length was known.
     is_sized: bool,
+    /// The job that warms it, where it enters the memory tier.
+    job: Option<u64>,
     /// Asked once: each question counts a request.
     is_admitted: bool,
     permit: Option<OwnedSemaphorePermit>,
@@ -95,7 +97,9 @@ impl Store {
             return Err(NoRoom::NotAdmitted);
         }
         let chunks = small / TYPICAL_CHUNK_BYTES + 1;
-        let room = self.budget.reserve(small + chunks * CHUNK_OVERHEAD_BYTES).ok_or(NoRoom::TooLarge)?;
+        let job = self.wanted_in_memory(key);
+        let room = small + chunks * CHUNK_OVERHEAD_BYTES;
+        let room = self.budget.reserve_for(job, room).ok_or(NoRoom::TooLarge)?;
         let mut deposit = Deposit {
             store: self.clone(),
             key,
@@ -103,6 +107,7 @@ impl Store {
             received: 0,
             room,
             is_sized: length.is_some(),
+            job,
             is_admitted,
             permit: None,
             promises: Vec::new(),
@@ -148,7 +153,8 @@ impl Deposit {
         match &mut self.kind {
             Kind::Heap(chunks) => {
                 let need = length + CHUNK_OVERHEAD_BYTES;
-                if self.room.bytes() < need && !self.store.budget.grow(&mut self.room, need) {
+                let budget = &self.store.budget;
+                if self.room.bytes() < need && !budget.grow(self.job, &mut self.room, need) {
                     return None;
                 }
                 let chunk = charged_chunk(data, self.room.split(need));
@@ -161,7 +167,7 @@ impl Deposit {
                 }
                 // Until it is written it takes memory; what the queue holds is bounded, so that this
                 // may go over the budget by that much when nothing else can give way.
-                let charge = self.store.budget.reserve(length + CHUNK_OVERHEAD_BYTES);
+                let charge = self.store.budget.reserve_for(self.job, length + CHUNK_OVERHEAD_BYTES);
                 let gauge = &self.store.budget.gauge;
                 let charge = charge.unwrap_or_else(|| Charge::new(gauge, length + CHUNK_OVERHEAD_BYTES));
                 let chunk = charged_chunk(data, charge);
@@ -175,7 +181,7 @@ impl Deposit {
     pub async fn complete(mut self) -> Option<Complete> {
         self.flush().await?;
         let body = match self.kind {
-            Kind::Heap(chunks) => Body::new(one_chunk(&self.store, chunks)),
+            Kind::Heap(chunks) => Body::new(one_chunk(&self.store, self.job, chunks)),
             Kind::Log(fill) => {
                 if !fill.growing.wait_for(self.received).await {
                     return None;
@@ -244,12 +250,12 @@ impl Deposit {
 }
 
 /// A small body in one chunk, which a hit hands on with one slice.
-fn one_chunk(store: &Store, chunks: Vec<Bytes>) -> Vec<Bytes> {
+fn one_chunk(store: &Store, job: Option<u64>, chunks: Vec<Bytes>) -> Vec<Bytes> {
     if chunks.len() < 2 {
         return chunks;
     }
     let whole = chunks.concat();
-    match store.budget.reserve(whole.len() as u64 + CHUNK_OVERHEAD_BYTES) {
+    match store.budget.reserve_for(job, whole.len() as u64 + CHUNK_OVERHEAD_BYTES) {
         Some(charge) => vec![charged_chunk(&whole, charge)],
         None => chunks,
     }

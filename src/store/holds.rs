@@ -1,8 +1,8 @@
 //! Keys that are exempt from eviction for a time, of one tier.
 //!
 //! A hold is a promise on a key, not on bytes: it is made before the response is there, and charged with what the tier
-//! holds under the key each time the tier looks. All holds together are charged with half of the tier at most; the one
-//! that would go beyond ends, as if its time were over. A purge of all that is under the key ends it, found out by
+//! holds under the key each time the tier looks. All holds together are charged with half of the tier at most (without a
+//! disk, less of the memory: see `budget.rs`); the one that would go beyond ends, as if its time were over. A purge of all that is under the key ends it, found out by
 //! comparison as with objects; so does the end of the job that holds it. Holds are not durable: who wants them after a
 //! restart asks again.
 
@@ -135,6 +135,11 @@ impl Holds {
             held.end(key);
             self.count.store(held.keys.len(), Relaxed);
         }
+    }
+
+    /// Bytes that may be held.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Whether nothing is held.

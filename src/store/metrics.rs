@@ -10,7 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::memory::Outcome;
+use super::shard::Outcome;
 use super::{DiskStats, Mode, Store};
 use crate::telemetry::{encode_cells, encode_gauge};
 

@@ -19,6 +19,7 @@ mod encodings;
 mod holds;
 mod memory;
 mod metrics;
+mod shard;
 mod versions;
 mod warm;
 
@@ -43,7 +44,7 @@ pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, P
 pub use encodings::{BodyId, NewEncoding};
 pub use holds::Hold;
 use versions::Versions;
-pub use warm::Wanted;
+pub use warm::{NotHeld, Wanted};
 
 /// `[store]`.
 #[derive(Clone, Debug)]
@@ -192,7 +193,7 @@ impl Store {
         is_written: bool,
     ) {
         let key = object.head.key.hash();
-        let outcome = self.budget.memory.update(key, |old| {
+        let outcome = self.budget.memory.update_for(self.wanted_in_memory(key), key, |old| {
             let old = old.cloned().or_else(|| self.tier.pending_entry(key));
             let old = old.filter(|entry| *entry.key() == object.head.key);
             let entry = match &old {

@@ -217,7 +217,7 @@ fn a_reservation_makes_room_and_what_readers_hold_counts() {
 fn a_failed_growth_changes_nothing() {
     let store = store(MIB);
     let mut room = store.budget.reserve(1000).unwrap();
-    assert!(!store.budget.grow(&mut room, 2 * MIB));
+    assert!(!store.budget.grow(None, &mut room, 2 * MIB));
     assert_eq!(room.bytes(), 1000);
     assert_eq!(store.stats().charged_bytes, 1000);
 }

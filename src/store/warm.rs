@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::holds::Hold;
+use super::holds::{Hold, Holds};
 use super::{Entry, Store};
 use crate::object::Object;
 use crate::rules::key::{CacheKey, KeyHash};
 
-type Counts = Arc<Mutex<HashMap<KeyHash, usize>>>;
+/// By key: how many requests want it, and for which job the last of them does.
+type Counts = Arc<Mutex<HashMap<KeyHash, (usize, u64)>>>;
 
-/// Keys that enter the disk tier whether they were asked for before or not. As many as there are requests that warm.
+/// Keys that enter the tier that outlives the others, whether they were asked for before or not: the disk, or without
+/// one the memory. As many as there are requests that warm, and slices of what they ask for.
 #[derive(Debug, Default)]
 pub(super) struct Wants(Counts);
 
@@ -21,8 +23,15 @@ impl Wants {
         self.0.lock().contains_key(&key)
     }
 
-    fn add(&self, key: KeyHash) -> Wanted {
-        *self.0.lock().entry(key).or_default() += 1;
+    /// The job that wants a key.
+    pub(super) fn job(&self, key: KeyHash) -> Option<u64> {
+        self.0.lock().get(&key).map(|(_, job)| *job)
+    }
+
+    fn add(&self, key: KeyHash, job: u64) -> Wanted {
+        let mut counts = self.0.lock();
+        let count = counts.get(&key).map_or(0, |(count, _)| *count);
+        counts.insert(key, (count + 1, job));
         Wanted { counts: self.0.clone(), key }
     }
 }
@@ -37,7 +46,7 @@ pub struct Wanted {
 impl Drop for Wanted {
     fn drop(&mut self) {
         let mut counts = self.counts.lock();
-        if let Some(count) = counts.get_mut(&self.key) {
+        if let Some((count, _)) = counts.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
                 counts.remove(&self.key);
@@ -46,10 +55,31 @@ impl Drop for Wanted {
     }
 }
 
+/// Why what is stored under a key is not held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotHeld {
+    /// Nothing is: it was purged, or is kept in slices under keys of their own.
+    #[error("nothing is stored as a whole")]
+    NotThere,
+    /// There are too many other holds.
+    #[error("{} KiB of the {tier} may be held, and are", .bytes / 1024)]
+    Full {
+        /// Of what: the disk tier, or the memory.
+        tier: &'static str,
+        /// Bytes that may be held.
+        bytes: u64,
+    },
+}
+
 impl Store {
-    /// Has whatever is fetched under a key enter the disk tier.
-    pub fn want(&self, key: &CacheKey) -> Wanted {
-        self.tier.wants.add(key.hash())
+    /// Has whatever is fetched under a key enter the store whatever its admission, for a job that warms.
+    pub fn want(&self, key: &CacheKey, job: u64) -> Wanted {
+        self.tier.wants.add(key.hash(), job)
+    }
+
+    /// The job for which a key is to enter the memory tier. Where there is a disk, that has it.
+    pub(super) fn wanted_in_memory(&self, key: KeyHash) -> Option<u64> {
+        if self.tier.is_persistent() { None } else { self.tier.wants.job(key) }
     }
 
     /// Waits until the writer takes more.
@@ -57,9 +87,15 @@ impl Store {
         drop(self.tier.wait_for_queue(1).await);
     }
 
-    /// Has what is in memory only written to disk: it came when it was not admitted, or the writer was behind.
+    /// Has what is in memory only written to disk: it came when it was not admitted, or the writer was behind. Without a
+    /// disk it gets a lasting place in memory, where it is wanted.
     pub async fn write_out(&self, key: &CacheKey) {
-        if !self.tier.is_persistent() || self.tier.may_have(key.hash()) {
+        if !self.tier.is_persistent() {
+            let job = self.wanted_in_memory(key.hash());
+            self.budget.memory.update_for(job, key.hash(), |old| Some(old?.clone()));
+            return;
+        }
+        if self.tier.may_have(key.hash()) {
             return;
         }
         let Some(entry) = self.get(key) else { return };
@@ -101,16 +137,24 @@ impl Store {
         }
     }
 
-    /// Whether what is stored under a key is held where it outlives the others: on disk, or in memory where there is no
-    /// disk.
-    pub async fn is_held(&self, key: &CacheKey) -> bool {
-        let Some(entry) = self.load(key).await else { return false };
-        let in_memory = self.budget.memory.holds().keeps(&entry, entry.weight());
-        let in_log = self.tier.holds.keeps(&entry, logged_bytes(&entry));
-        match (self.tier.is_persistent(), entry.is_mapped()) {
-            (true, _) => in_log,
-            (false, true) => in_log && in_memory,
-            (false, false) => in_memory,
+    /// Looks whether what is stored under a key is held where it outlives the others: on disk, or in memory where there is
+    /// no disk. What is not charged to the holds yet is.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub async fn look_at_hold(&self, key: &CacheKey) -> Result<(), NotHeld> {
+        let entry = self.load(key).await.ok_or(NotHeld::NotThere)?;
+        let (in_memory, in_log) = (self.budget.memory.holds(), &self.tier.holds);
+        let is_in_memory = in_memory.keeps(&entry, entry.weight());
+        let is_in_log = in_log.keeps(&entry, logged_bytes(&entry));
+        let (is_persistent, is_mapped) = (self.tier.is_persistent(), entry.is_mapped());
+        let full = |tier, holds: &Holds| Err(NotHeld::Full { tier, bytes: holds.limit() });
+        if (is_persistent || is_mapped) && !is_in_log {
+            full(if is_persistent { "disk tier" } else { "memory for larger bodies" }, in_log)
+        } else if !is_persistent && !is_in_memory {
+            full("memory for small bodies", in_memory)
+        } else {
+            Ok(())
         }
     }
 }

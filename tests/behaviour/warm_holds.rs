@@ -146,3 +146,31 @@ fn a_cancelled_job_releases_what_it_holds_and_no_other_one_does() {
         node.get(&format!("/p/{n}")).assert_hit();
     }
 }
+
+#[test]
+fn a_job_that_is_done_releases_what_it_holds_when_it_is_cancelled() {
+    let origin = origin();
+    for disk in ["0", "4MiB"] {
+        let node = node(&origin).disk(disk).memory("4MiB").start();
+        let id = start(&node, &order(&urls(HELD), "1h"));
+        assert!(finished(&node, &id)["held_until"].is_string());
+        let target = format!("/v1/warmups/{id}");
+        let answer = ask(&node, "DELETE", &target, "");
+        answer.assert_status(200);
+        let shown = answer.json();
+        assert_eq!((&shown["state"], &shown["held_until"]), (&"done".into(), &Value::Null), "{shown}");
+        assert_eq!(shown["cancelled_by"]["who"], "local", "{shown}");
+        ask(&node, "DELETE", &target, "").assert_status(409);
+        let is_released = |node: &Node| {
+            flood(node);
+            kept(node) < HELD / 2
+        };
+        eventually("they are released", || is_released(&node));
+        if disk != "0" {
+            // For good.
+            let node = node.restarted(Signal::KILL);
+            assert_eq!(ask(&node, "GET", &target, "").json()["held_until"], Value::Null);
+            ask(&node, "DELETE", &target, "").assert_status(409);
+        }
+    }
+}

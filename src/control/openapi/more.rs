@@ -54,7 +54,7 @@ pub(super) const MORE_CALLS: &[Call] = &[
         method: "delete",
         path: "/v1/warmups/{id}",
         id: "cancelWarmup",
-        summary: "Cancel a warm job; what is stored by then stays",
+        summary: "Cancel a warm job: what is stored by then stays, and is held no longer; of one that is done, release what it holds (409: nothing)",
         scope: WARM,
         answers: &[(200, "The job", JSON, "Warmup")],
         ..GET

@@ -65,7 +65,7 @@ fn warmups() -> Value {
             "rate": { "type": "number", "description": "Requests a second" },
             "concurrency": { "type": "integer", "minimum": 1 },
             "refresh": { "type": "boolean", "default": false, "description": "Revalidates what is there" },
-            "hold": { "type": ["string", "null"], "description": "Exempt from eviction for so long, as in 12h" },
+            "hold": { "type": ["string", "null"], "description": "Exempt from eviction for so long, as in 12h: half of the disk tier at most, or without a disk an eighth of the memory for small bodies and three eighths for larger ones" },
         }),
         &[],
     );
@@ -191,6 +191,15 @@ fn holdings() -> Value {
             "last_modified": text(),
             "vary": strings("Fields that select it"),
             "tags": strings("Names under which it may be purged"),
+            "slices": {
+                "type": ["object", "null"],
+                "description": "Where it is kept in slices: how many are stored, of how many, and bytes of the whole",
+                "properties": {
+                    "stored": { "type": "integer" },
+                    "of": { "type": "integer" },
+                    "length": { "type": "integer" },
+                },
+            },
         }),
         &["key", "tier", "status", "state", "size"],
     );

@@ -203,7 +203,8 @@ pub(in super::super) async fn urls(
     Ok(Json(json!({ "items": rows.items, "next": rows.next.map(|next| next.to_string()) })))
 }
 
-/// `DELETE /v1/warmups/{id}`: cancels it. What is stored by then stays, and is held no longer.
+/// `DELETE /v1/warmups/{id}`: cancels it. What is stored by then stays, and is held no longer; that is all it does to a job
+/// that is done.
 pub(in super::super) async fn cancel(
     State(control): State<Arc<Control>>,
     Extension(conn): Extension<Arc<ConnInfo>>,
@@ -218,8 +219,9 @@ pub(in super::super) async fn cancel(
         return Err(leaving());
     }
     let by = (token.name.clone(), Some(conn.peer.ip().to_canonical()));
-    if !warmups.end(&job, Some(by)).await && job.state() == super::State::Done {
-        let detail = format!("the warm job {id:?} is done already");
+    let is_cancelled = warmups.end(&job, Some(by.clone())).await || warmups.release(&job, Some(by)).await;
+    if !is_cancelled && job.state() == super::State::Done {
+        let detail = format!("the warm job {id:?} is done already, and holds nothing");
         return Err(Problem::new(StatusCode::CONFLICT, "warmup-done", detail));
     }
     Ok(Json(warmups.shown(&job)))

@@ -33,7 +33,10 @@ pub(super) struct Progress {
     pub(super) bytes: u64,
     pub(super) started: Option<Millis>,
     pub(super) ended: Option<Millis>,
+    /// Who ended it before its time, or released what it held when it was done.
     pub(super) ended_by: By,
+    /// Whether what it held is held no longer.
+    is_released: bool,
     /// How long it ran in earlier processes.
     ran: Duration,
     /// Since when it runs.
@@ -63,6 +66,7 @@ impl Job {
             started: None,
             ended: None,
             ended_by: None,
+            is_released: false,
             ran: Duration::ZERO,
             runs_since: None,
             marks: VecDeque::new(),
@@ -84,6 +88,11 @@ impl Job {
                 progress.state = state;
                 progress.ended = Some(Millis(at));
                 progress.ended_by = by.map(|by| (by, from));
+                progress.is_released = state == State::Cancelled;
+            }
+            Event::Released { by, from } => {
+                progress.ended_by = Some((by, from));
+                progress.is_released = true;
             }
         }
     }
@@ -143,7 +152,23 @@ impl Job {
         let (name, from) = by.clone().map_or((None, None), |(name, from)| (Some(name), from));
         progress.write(&Event::Ended { at: now.0, state: progress.state, by: name, from });
         progress.ended_by = by;
+        progress.is_released = progress.state == State::Cancelled;
         self.cancelled.send_replace(true);
+        true
+    }
+
+    /// Of a job that is done: what it holds is held no longer; false: it holds nothing.
+    pub(super) fn release(&self, now: Millis, by: By) -> bool {
+        let holds = self.held_until().is_some_and(|until| now < until);
+        let progress = &mut *self.progress.lock();
+        if !holds || progress.is_released || progress.state != State::Done {
+            return false;
+        }
+        progress.is_released = true;
+        if let Some((by, from)) = by.clone() {
+            progress.write(&Event::Released { by, from });
+        }
+        progress.ended_by = by;
         true
     }
 
@@ -174,7 +199,7 @@ impl Job {
     /// Until when what it stores is held; `None`: it is not, or not any more, since it was cancelled.
     pub(super) fn held_until(&self) -> Option<Millis> {
         let progress = self.progress.lock();
-        let started = progress.started.filter(|_| progress.state != State::Cancelled)?;
+        let started = progress.started.filter(|_| !progress.is_released)?;
         drop(progress);
         let secs = self.spec.hold_secs?;
         Some(started.saturating_add(secs.saturating_mul(1000) as i64))

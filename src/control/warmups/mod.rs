@@ -135,7 +135,7 @@ impl Warmups {
     async fn end(self: &Arc<Self>, job: &Arc<Job>, by: By) -> bool {
         let is_news = job.end(self.clock.now(), by);
         if is_news && job.state() == State::Cancelled && job.spec.hold_secs.is_some() {
-            tokio::spawn(self.clone().release(job.spec.seq));
+            tokio::spawn(self.clone().end_holds(job.spec.seq));
         }
         if is_news {
             self.write_down(job).await;
@@ -150,6 +150,17 @@ impl Warmups {
                 ?by,
                 "a warm job ended"
             );
+        }
+        is_news
+    }
+
+    /// Ends what a job holds that is done; false: it is not, or holds nothing.
+    async fn release(self: &Arc<Self>, job: &Arc<Job>, by: By) -> bool {
+        let is_news = job.release(self.clock.now(), by);
+        if is_news {
+            tokio::spawn(self.clone().end_holds(job.spec.seq));
+            self.write_down(job).await;
+            tracing::info!(job = job.spec.id, "what a warm job held is released");
         }
         is_news
     }
@@ -252,5 +263,26 @@ mod tests {
         jobs.pop();
         assert!(matches!(make_room(&mut jobs, MAX_BYTES), Err(Full::Bytes)));
         assert!(make_room(&mut jobs, 1).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_job_holds_is_released_once_when_it_is_done_and_for_good() {
+        let by = || Some(("somebody".to_owned(), None));
+        let job = Job::new(Spec { hold_secs: Some(60), ..spec(1, &["br"]) });
+        assert!(job.start(Millis(7)) && !job.release(Millis(8), by()), "it is not done");
+        assert!(job.end(Millis(9), None));
+        assert_eq!(job.held_until(), Some(Millis(60_007)));
+        assert!(!job.release(Millis(60_007), by()), "its time is over");
+        assert!(job.release(Millis(10), by()) && !job.release(Millis(10), by()));
+        let again = Job::new(job.spec.clone());
+        for line in job.take_unwritten().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            again.replay(serde_json::from_slice(line).unwrap());
+        }
+        for job in [job, again] {
+            assert_eq!((job.state(), job.held_until()), (State::Done, None));
+            assert_eq!(job.progress.lock().ended_by, by());
+        }
+        let none = Job::new(spec(1, &["br"]));
+        assert!(none.start(Millis(7)) && none.end(Millis(9), None) && !none.release(Millis(10), by()));
     }
 }

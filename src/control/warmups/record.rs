@@ -151,4 +151,6 @@ pub(super) enum Event {
     Reply { n: usize, t: u64, reply: Reply },
     /// It is over.
     Ended { at: i64, state: State, by: Option<String>, from: Option<IpAddr> },
+    /// It was done, and what it held is held no longer.
+    Released { by: String, from: Option<IpAddr> },
 }

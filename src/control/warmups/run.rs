@@ -171,12 +171,14 @@ impl Warmups {
         let until = job.held_until();
         let hold = |until| Hold { until, job: job.spec.seq, as_of };
         let has_hold = until.is_none_or(|until| self.edge.current().hold(warming.key(), hold(until)));
-        let mut warmed = self.edge.current().warm(&warming, job.spec.refresh).await;
-        if until.is_some()
-            && matches!(warmed.outcome, Warm::Stored | Warm::Fresh)
-            && !(has_hold && self.edge.current().is_held(warming.key()).await)
-        {
-            warmed.reason = Some("not held: half of the tier is held already".into());
+        let mut warmed = self.edge.current().warm(&warming, job.spec.seq, job.spec.refresh).await;
+        if until.is_some() && matches!(warmed.outcome, Warm::Stored | Warm::Fresh) {
+            let looked = self.edge.current().look_at_hold(warming.key()).await;
+            warmed.reason = match looked {
+                _ if !has_hold => Some("not held: there are too many holds".into()),
+                Ok(()) => None,
+                Err(why) => Some(format!("not held: {why}").into()),
+            };
         }
         warmed
     }
@@ -197,7 +199,7 @@ impl Warmups {
     }
 
     /// Ends what a job holds, and no other one does.
-    pub(super) async fn release(self: Arc<Self>, job: u64) {
+    pub(super) async fn end_holds(self: Arc<Self>, job: u64) {
         self.edge.current().disown(job);
         self.hold_again(false).await;
         self.edge.current().release_disowned();
@@ -215,7 +217,7 @@ impl Warmups {
                     && self.edge.current().hold(warming.key(), hold)
                     && is_looked_at
                 {
-                    self.edge.current().is_held(warming.key()).await;
+                    let _ = self.edge.current().look_at_hold(warming.key()).await;
                 }
                 tokio::task::yield_now().await;
             }

@@ -194,7 +194,7 @@ impl Rig {
     /// Forgets what is in memory, so that the next look is at the disk.
     fn forget_memory(&self) {
         self.settle();
-        self.store.budget.memory.evict(u64::MAX);
+        self.store.budget.memory.evict(None, u64::MAX);
     }
 
     /// Waits until the writer has done all that it was asked.

@@ -12,7 +12,7 @@ fn flood(rig: &Rig, held: impl Fn(u32) -> usize) {
         assert!(rig.store.hold(&key(n), FOREVER));
         assert!(rig.fill(n, "a", u64::from(n) + 1, held(n), true));
         rig.wait(rig.store.write_out(&key(n)));
-        assert!(rig.wait(rig.store.is_held(&key(n))), "{n}");
+        assert!(rig.wait(rig.store.look_at_hold(&key(n))).is_ok(), "{n}");
     }
     for n in 1000..2500 {
         rig.fill(n, "a", u64::from(n), 40_000, true);
@@ -58,7 +58,7 @@ fn holds_beyond_half_are_refused_and_evicted() {
         rig.store.hold(&key(n), FOREVER);
         rig.fill(n, "a", u64::from(n) + 1, 200_000, true);
         rig.settle();
-        held += u64::from(rig.wait(rig.store.is_held(&key(n))));
+        held += u64::from(rig.wait(rig.store.look_at_hold(&key(n))).is_ok());
     }
     let bytes = held * 200_000;
     assert!((3 * MIB..=4 * MIB).contains(&bytes), "{held} of them, {bytes} bytes");

@@ -110,7 +110,7 @@ fn a_fill_does_not_wait_for_a_writer_that_has_ended() {
     assert!(!rig.fill(3, "a", 3, 500_000, true));
     // Newer than what is on disk, and not written: that is not to be found any more.
     assert!(rig.fill(1, "a", 4, 1_000, true));
-    rig.store.budget.memory.evict(u64::MAX);
+    rig.store.budget.memory.evict(None, u64::MAX);
     assert!(rig.look(1).is_empty());
     assert!(rig.tier().pending.lock().is_empty());
 }

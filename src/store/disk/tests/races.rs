@@ -28,7 +28,7 @@ fn a_loaded_entry_never_replaces_a_newer_one() {
                             assert!(bytes == content(id, object.body.len() as usize));
                         }
                     }
-                    store.budget.memory.evict(u64::MAX);
+                    store.budget.memory.evict(None, u64::MAX);
                 }
             });
         }
