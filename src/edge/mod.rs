@@ -24,6 +24,7 @@ mod addressed;
 mod admit;
 mod answer;
 mod body;
+mod change;
 mod client;
 mod coded;
 mod collapse;
@@ -70,6 +71,7 @@ mod signed;
 mod sites;
 mod slices;
 mod trail;
+mod via;
 mod warm;
 
 use std::sync::Arc;
@@ -111,6 +113,7 @@ use record::{Asked, Record, asked_of};
 use refusal::{Reason, Refusal};
 use route::Routes;
 use sites::Sites;
+use via::Via;
 
 /// The data path of a node; one for all workers.
 #[derive(Debug)]
@@ -118,7 +121,7 @@ pub struct Edge {
     config: Config,
     sites: Sites,
     routes: Routes,
-    via: HeaderValue,
+    via: Via,
     surrogate_capability: HeaderValue,
     store: Arc<Store>,
     purges: Arc<Purges>,
@@ -177,7 +180,7 @@ impl Edge {
             epoch: settle::next_epoch(),
             sites: Sites::new(&config.sites),
             routes: Routes::new(workers),
-            via: live::via(&config.node),
+            via: Via::new(&config.node),
             surrogate_capability: live::surrogate_capability(&config.node),
             config,
         })
@@ -328,16 +331,8 @@ impl Edge {
         }
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         let (request_time, as_of) = (self.clock.now(), self.purges.applied());
-        match self.pass(admitted, parts, body).await {
-            Ok(mut response) => {
-                let reject = admitted.treatment.reject_unknown_transfer_coding;
-                if let Err(error) = framing::check(&mut response, reject) {
-                    return self.unanswered(parts, &error, error.status(), &status);
-                }
-                if invalidate::invalidates(&parts.method, response.status()) {
-                    self.invalidate(admitted, parts, response.headers());
-                    self.invalidate_groups(admitted, response.headers()).await;
-                }
+        match self.exchange(admitted, parts, body).await {
+            Ok(response) => {
                 let status = CacheStatus { fwd_status: Some(response.status().as_u16()), ..status };
                 let response = match self.keep_post(admitted, parts, response, (request_time, as_of), &status)
                 {
@@ -353,9 +348,9 @@ impl Edge {
     /// RFC 9111 §4.4: the target, and what Location and Content-Location name on the same origin.
     fn invalidate(&self, admitted: &Admitted, parts: &Parts, response: &http::HeaderMap) {
         let target = admitted.as_target();
-        self.store.invalidate(&admitted.key_of(target.path, parts.uri.query()));
+        self.invalidate_key(&admitted.key_of(target.path, parts.uri.query()));
         for other in invalidate::targets(&target, response) {
-            self.store.invalidate(&admitted.key_of(&other.path, other.query.as_deref()));
+            self.invalidate_key(&admitted.key_of(&other.path, other.query.as_deref()));
         }
     }
 }
