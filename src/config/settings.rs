@@ -253,13 +253,13 @@ pub(super) const CACHE: &[Setting] = &[
     ),
     setting("range_slices", size(0, TIB), r#""8MiB""#, "A range of what is larger: slices; 0: never"),
     setting("default_ttl", ANY_TIME, r#""0s""#, "When the origin says nothing and no heuristic applies"),
-    setting("min_ttl", ANY_TIME, r#""0s""#, "No lifetime is shorter"),
-    setting("max_ttl", ANY_TIME, r#""365d""#, "No lifetime is longer"),
+    setting("min_ttl", ANY_TIME, r#""0s""#, "No lifetime is shorter; override_ttl is apart"),
+    setting("max_ttl", ANY_TIME, r#""365d""#, "No lifetime is longer; override_ttl is apart"),
     setting(
         "override_ttl",
         Kind::Duration { min_ms: 0, max_ms: YEAR * 10, may_be_empty: true },
         r#""""#,
-        "In place of what the origin says; empty: not",
+        "In place of what the origin says, for statuses below 400; empty: not",
     ),
     setting(
         "negative_ttl",

@@ -64,7 +64,7 @@ impl Fill {
         if status == StatusCode::OK && !headers.contains_key(header::ACCEPT_RANGES) {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
-        headers.append(header::VIA, self.edge.via.clone());
+        headers.append(header::VIA, self.edge.via.of(answer.response.version()));
         let mut head = Head::new(answer.key.clone(), status, headers, selecting, freshness);
         head.origin_age = origin_age;
         (head.version, head.as_of) = (answer.version, self.lead.flight.as_of());

@@ -28,6 +28,8 @@ pub(super) struct Admitted {
     route: Arc<Route>,
     pub(super) client: Client,
     pub(super) fields: Fields,
+    /// The protocol that the request came by.
+    pub(super) version: Version,
     /// The node itself asks: no client is to be limited for it.
     pub(super) is_own: bool,
 }
@@ -43,7 +45,13 @@ impl Deref for Admitted {
 impl Admitted {
     /// A request of the node's own, for what a URL was found to be.
     pub(super) fn own(route: Route, client: Client, headers: &HeaderMap) -> Self {
-        Self { route: Arc::new(route), client, fields: Fields::of(headers).0, is_own: true }
+        Self {
+            route: Arc::new(route),
+            client,
+            fields: Fields::of(headers).0,
+            version: Version::HTTP_11,
+            is_own: true,
+        }
     }
 
     /// Takes out of a request what does not reach the origin because of who sends it, and how: a response is stored for
@@ -127,7 +135,7 @@ impl Edge {
         }?;
         self.check_request(parts, fields, &route, &client)
             .map_err(|refusal| Refused::new(refusal, Some(&route.site), &client))?;
-        Ok(Admitted { route, client, fields, is_own: false })
+        Ok(Admitted { route, client, fields, version: parts.version, is_own: false })
     }
 
     /// What the URL, the method and the configuration decide.

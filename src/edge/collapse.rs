@@ -1,8 +1,9 @@
 //! Who fetches? One flight for each key and variant, and what is remembered of keys whose answers
 //! can't be shared.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -50,7 +51,8 @@ impl Hint {
 /// The flights of a node and its hints. Its locks are on the way of a miss only.
 #[derive(Debug)]
 pub(super) struct Collapse {
-    flights: Mutex<HashMap<FlightKey, Arc<Flight>>>,
+    /// In order, so that all of a key stand together.
+    flights: Mutex<BTreeMap<FlightKey, Arc<Flight>>>,
     hints: Mutex<LruCache<KeyHash, Hint>>,
 }
 
@@ -125,7 +127,7 @@ impl Collapse {
     ) -> Result<Join, T> {
         let key = self.flight_key(key, request);
         let mut flights = self.flights.lock();
-        // What was purged since its origin was asked goes on for those who have it, and for nobody else.
+        // What was purged, or changed, since its origin was asked goes on for those who have it, and for nobody else.
         if let Some(flight) = flights.get(&key).filter(|flight| !is_outdated(flight)) {
             return Ok(Join::Follow(flight.join(), flight.clone()));
         }
@@ -141,6 +143,13 @@ impl Collapse {
     pub(super) fn flight(&self, key: KeyHash, request: &http::HeaderMap) -> Option<Arc<Flight>> {
         let key = self.flight_key(key, request);
         self.flights.lock().get(&key).cloned()
+    }
+
+    /// Nobody joins the flights of a key any more that are under way.
+    pub(super) fn outdate(&self, key: KeyHash) {
+        let flights = self.flights.lock();
+        let of_key = flights.range((key, None)..).take_while(|((other, _), _)| *other == key);
+        of_key.for_each(|(_, flight)| flight.is_outdated.store(true, Relaxed));
     }
 
     fn flight_key(&self, key: KeyHash, request: &http::HeaderMap) -> FlightKey {

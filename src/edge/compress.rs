@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::object::{CodingSet, Head, Offer};
 use crate::rules::dictionary::AVAILABLE_DICTIONARY;
-use crate::rules::directives::Directives;
 use crate::rules::encoding::Coding;
+use crate::rules::targeted;
 use crate::rules::vary::{self, Vary, VaryRule};
 
 /// `site.compress`.
@@ -44,7 +44,7 @@ impl Compress {
             && (is_made || is_encoded && has_content(status))
             && length.is_none_or(|length| (min_bytes..=self.max_bytes).contains(&length))
             && !headers.contains_key(header::CONTENT_RANGE)
-            && !Directives::parse(headers).no_transform;
+            && !targeted::forbids_transforming(headers);
         is_eligible.then_some(Offer { coding, is_made })
     }
 

@@ -216,7 +216,7 @@ impl Fill {
             freshness
         });
         headers.remove(header::AGE);
-        headers.append(header::VIA, self.edge.via.clone());
+        headers.append(header::VIA, self.edge.via.of(answer.response.version()));
         let offer = base.head.negotiated.and_then(|_| {
             let compress = &self.admitted.treatment.compress;
             compress.offer(base.head.status, &headers, Some(base.body.len()))

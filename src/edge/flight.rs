@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -106,6 +107,8 @@ pub(super) struct Flight {
     state: Mutex<State>,
     /// The last purge that was applied before the origin was asked.
     as_of: u64,
+    /// What is fetched was changed after the origin was asked; see [`super::collapse::Collapse::outdate`].
+    pub(super) is_outdated: AtomicBool,
 }
 
 impl Flight {
@@ -151,9 +154,7 @@ impl Flight {
 
     /// Ends the body.
     pub(super) fn finish(&self, end: End) {
-        self.change(|state| {
-            state.end.get_or_insert(end);
-        });
+        self.change(|state| _ = state.end.get_or_insert(end));
     }
 
     /// From now on only what a follower still needs is kept.

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Either};
 
 use super::admit::Admitted;
 use super::body::Body;
 use super::claims;
-use super::interim;
 use super::respond::{cache_status, for_client, remove_all};
 use super::{CACHE_STATUS, CDN_LOOP, Edge, FORWARDED, LARDER_DEBUG, SURROGATE_CAPABILITY};
 use super::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
@@ -29,6 +28,17 @@ pub(super) enum Purpose<'a> {
     Fill(Option<&'a Object>),
     /// This client's own, as it is.
     Pass,
+}
+
+/// What was wrong with the body of a request that was passed on.
+#[derive(Debug, Default)]
+pub(super) struct BodyFault(Arc<AtomicU16>);
+
+impl BodyFault {
+    /// The status for what came of it: an error of the origin's is then only a consequence of the client's.
+    pub(super) fn status(&self, error: &OriginError) -> StatusCode {
+        StatusCode::from_u16(self.0.load(Relaxed)).unwrap_or_else(|_| error.status())
+    }
 }
 
 const CONDITIONS: [header::HeaderName; 6] = [
@@ -87,7 +97,7 @@ impl Edge {
     /// Via, CDN-Loop and the client's address; what untrusted peers claimed is dropped.
     fn add_hop(&self, headers: &mut HeaderMap, admitted: &Admitted) {
         let client = &admitted.client;
-        headers.append(header::VIA, self.via.clone());
+        headers.append(header::VIA, self.via.of(admitted.version));
         if let Ok(id) = HeaderValue::try_from(&self.config.loop_id) {
             headers.append(&CDN_LOOP, id);
         }
@@ -112,18 +122,17 @@ impl Edge {
         append_to_line(headers, &FORWARDED, &element(client.peer));
     }
 
-    /// Sends a request of the client's own and streams both ways.
-    pub(super) async fn pass(
+    /// A request of the client's own, and what becomes known of its body.
+    pub(super) fn to_pass(
         &self,
         admitted: &Admitted,
         parts: &Parts,
         body: RequestBody,
-    ) -> Result<Response<OriginBody>, (StatusCode, OriginError)> {
+    ) -> (Request<OutBody>, BodyFault) {
         let mut request = self.to_origin(admitted, &parts.method, &parts.headers, Purpose::Pass);
-        // The origin's error is then only a consequence of the client's.
-        let refused = Arc::new(AtomicU16::new(0));
+        let fault = BodyFault::default();
         if !http_body::Body::is_end_stream(&body) {
-            let refused = refused.clone();
+            let refused = fault.0.clone();
             let body = body.map_err(move |error| {
                 let status = match error {
                     RequestBodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -135,10 +144,7 @@ impl Edge {
             });
             *request.body_mut() = Either::Right(body.boxed_unsync());
         }
-        interim::send(&admitted.treatment.origin, request, parts).await.map_err(|error| {
-            let of_client = StatusCode::from_u16(refused.load(Relaxed));
-            (of_client.unwrap_or_else(|_| error.status()), error)
-        })
+        (request, fault)
     }
 
     /// The answer of an origin to one client, not shared.
@@ -149,10 +155,13 @@ impl Edge {
         status: &CacheStatus<'_>,
     ) -> Response<Body> {
         let mut response = response.map(Body::origin);
+        let via = self.via.of(response.version());
+        // By which this node answers depends on its client.
+        *response.version_mut() = Version::HTTP_11;
         let headers = response.headers_mut();
         hop::strip_response(headers);
         admitted.site.purge.tags.strip(headers);
-        headers.append(header::VIA, self.via.clone());
+        headers.append(header::VIA, via);
         headers.append(&CACHE_STATUS, cache_status(&self.config.node, status));
         for_client(headers, admitted);
         response

@@ -87,7 +87,7 @@ impl Edge {
         parts: &Parts,
         base: &Arc<Object>,
         response: &Response<crate::origin::OriginBody>,
-        request_time: crate::rules::time::Millis,
+        (request_time, version): (crate::rules::time::Millis, u64),
     ) {
         let stored = &base.head.fields();
         match update::head_update(stored, Some(base.body.len()), response.status(), response.headers()) {
@@ -115,11 +115,11 @@ impl Edge {
                 };
                 let Ok(freshness) = policy::decide(&exchange, &treatment.policy) else { return };
                 headers.remove(header::AGE);
-                headers.append(header::VIA, self.via.clone());
+                headers.append(header::VIA, self.via.of(response.version()));
                 let selecting = (base.head.vary.clone(), base.head.variant.clone());
                 let mut head =
                     Head::new(base.head.key.clone(), base.head.status, headers, selecting, freshness);
-                (head.version, head.as_of) = (base.head.version, base.as_of());
+                (head.version, head.as_of) = (version, base.as_of());
                 head.generation = base.head.generation;
                 if let Some(stored) = base.head.negotiated {
                     head.negotiate(stored.offer);

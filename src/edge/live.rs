@@ -16,6 +16,7 @@ use super::Edge;
 use super::config::Config;
 use super::route::Routes;
 use super::sites::Sites;
+use super::via::Via;
 use crate::telemetry::AccessLog;
 
 /// Generations of all [`LiveEdge`]s of the process, so that none is ever another's.
@@ -102,7 +103,7 @@ impl Edge {
             epoch: super::settle::next_epoch(),
             sites: Sites::new(&config.sites),
             routes: Routes::new(self.workers),
-            via: via(&config.node),
+            via: Via::new(&config.node),
             surrogate_capability: surrogate_capability(&config.node),
             config,
         })
@@ -112,10 +113,6 @@ impl Edge {
     pub fn access_log(&self) -> &Arc<AccessLog> {
         &self.access_log
     }
-}
-
-pub(super) fn via(node: &str) -> HeaderValue {
-    HeaderValue::try_from(format!("1.1 {node}")).unwrap_or(HeaderValue::from_static("1.1 larder"))
 }
 
 pub(super) fn surrogate_capability(node: &str) -> HeaderValue {

@@ -237,11 +237,11 @@ impl Edge {
         let fwd = if base.is_some() { Fwd::Stale } else { Fwd::UriMiss };
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         let request = self.to_origin(admitted, &Method::HEAD, &parts.headers, Purpose::Fill(None));
-        let (request_time, begun) = (self.clock.now(), std::time::Instant::now());
+        let (asked, begun) = ((self.clock.now(), self.store.version()), std::time::Instant::now());
         let (outcome, mut response) = self
             .relay(admitted, parts, request, &status, |response| {
                 if let Some(base) = &base {
-                    self.learn_from_head(admitted, parts, base, response, request_time);
+                    self.learn_from_head(admitted, parts, base, response, asked);
                 }
             })
             .await;

@@ -24,6 +24,7 @@ mod addressed;
 mod admit;
 mod answer;
 mod body;
+mod change;
 mod claims;
 mod client;
 mod coded;
@@ -77,6 +78,7 @@ mod sliced_body;
 mod slices;
 mod stream;
 mod trail;
+mod via;
 mod warm;
 mod warmed;
 
@@ -105,7 +107,6 @@ use crate::object::Object;
 use crate::purge::Purges;
 use crate::rules::cache_status::{CacheStatus, Fwd};
 use crate::rules::invalidate;
-use crate::rules::key::CacheKey;
 use crate::rules::time::Millis;
 use crate::store::Store;
 use crate::telemetry::{AccessLog, Clock};
@@ -122,6 +123,7 @@ use record::{Asked, Record, asked_of};
 use refusal::{Reason, Refusal};
 use route::Routes;
 use sites::Sites;
+use via::Via;
 
 /// The data path of a node; one for all workers.
 #[derive(Debug)]
@@ -129,7 +131,7 @@ pub struct Edge {
     config: Config,
     sites: Sites,
     routes: Routes,
-    via: HeaderValue,
+    via: Via,
     surrogate_capability: HeaderValue,
     store: Arc<Store>,
     purges: Arc<Purges>,
@@ -188,7 +190,7 @@ impl Edge {
             epoch: settle::next_epoch(),
             sites: Sites::new(&config.sites),
             routes: Routes::new(workers),
-            via: live::via(&config.node),
+            via: Via::new(&config.node),
             surrogate_capability: live::surrogate_capability(&config.node),
             config,
         })
@@ -342,16 +344,8 @@ impl Edge {
         }
         let status = CacheStatus { fwd: Some(fwd), ..CacheStatus::default() };
         let (request_time, as_of) = (self.clock.now(), self.purges.applied());
-        match self.pass(admitted, parts, body).await {
+        match self.exchange(admitted, parts, body).await {
             Ok(mut response) => {
-                let reject = admitted.treatment.reject_unknown_transfer_coding;
-                if let Err(error) = framing::check(&mut response, reject) {
-                    return self.unanswered(parts, &error, error.status(), &status);
-                }
-                if invalidate::invalidates(&parts.method, response.status()) {
-                    self.invalidate(admitted, parts, response.headers());
-                    self.invalidate_groups(admitted, response.headers()).await;
-                }
                 if let Err(error) = response.body_mut().opened().await {
                     return self.unanswered(parts, &error, error.status(), &status);
                 }
@@ -374,14 +368,6 @@ impl Edge {
         for other in invalidate::targets(&target, response) {
             self.invalidate_key(&admitted.key_of(&other.path, other.query.as_deref()));
         }
-    }
-
-    /// The whole, its parts, and what is known of its slices: those that are stored are used again only when the origin
-    /// says, from now on, that their tag is that of the whole.
-    fn invalidate_key(&self, key: &CacheKey) {
-        self.store.invalidate(key);
-        self.store.invalidate(&part::key_of(key));
-        self.collapse.forget_sliced(key.hash());
     }
 }
 

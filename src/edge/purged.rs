@@ -2,6 +2,7 @@
 //! they were asked for; nothing is looked for when a purge comes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::HeaderMap;
 
@@ -32,8 +33,12 @@ impl Edge {
         true
     }
 
-    /// Whether what a flight brings was purged after its origin was asked: nobody who comes now may have it.
+    /// Whether what a flight brings was purged, or changed by an unsafe request, after its origin was asked: nobody who comes
+    /// now may have it.
     pub(super) fn is_outdated(&self, key: &CacheKey, flight: &Flight) -> bool {
+        if flight.is_outdated.load(Relaxed) {
+            return true;
+        }
         if flight.as_of() == self.purges.applied() {
             return false;
         }

@@ -6,7 +6,11 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header
 use super::body::Body;
 use super::metrics::{EdgeMetrics, Outcome};
 use crate::rules::cache_status::CacheStatus;
+use crate::rules::media;
 use crate::rules::proxy_status::proxy_status;
+
+/// What a client may call the JSON of an error.
+const JSON: [&str; 2] = ["application/problem+json", "application/json"];
 
 /// Why a request is refused; a label of metrics and the stable end of the problem's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +195,7 @@ impl Refusal {
     ) -> Body {
         let (method, version, request_headers) = request;
         let title = self.status.canonical_reason().unwrap_or("Refused");
-        let (content_type, text) = if prefers_json(request_headers) {
+        let (content_type, text) = if media::prefers_to_text(request_headers, &JSON) {
             let problem = serde_json::json!({
                 "type": format!("urn:larder:problem:{}", self.reason.as_str()),
                 "title": title,
@@ -232,13 +236,4 @@ pub(super) fn outcome_of(metrics: &EdgeMetrics, response: &Response<Body>, found
     let Some(reason) = response.extensions().get::<Reason>() else { return found };
     metrics.refused(*reason);
     Outcome::Refused
-}
-
-fn prefers_json(request: &HeaderMap) -> bool {
-    let accept = request.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
-    accept.flat_map(|line| line.split(',')).any(|range| {
-        let media = range.split(';').next().unwrap_or_default().trim();
-        media.eq_ignore_ascii_case("application/json")
-            || media.eq_ignore_ascii_case("application/problem+json")
-    })
 }

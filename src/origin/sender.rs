@@ -56,13 +56,10 @@ impl Sender {
             Self::Http2(sender) => {
                 let sending = sender.try_send_request(for_http2(request, server).map(Http2Body));
                 Box::pin(async move {
-                    let mut response = sending.await.map_err(|mut failed| {
+                    sending.await.map_err(|mut failed| {
                         let unsent = failed.take_message().map(|request| request.map(|Http2Body(body)| body));
                         SendFailed { unsent, error: failed.into_error() }
-                    })?;
-                    // What is made of it is an HTTP/1.1 message until a client's protocol is known.
-                    *response.version_mut() = http::Version::HTTP_11;
-                    Ok(response)
+                    })
                 })
             }
         }

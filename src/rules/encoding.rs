@@ -208,7 +208,8 @@ pub(super) fn weighted(element: &[u8]) -> Option<(&[u8], u16)> {
     Some((token, qvalue(value)?))
 }
 
-fn qvalue(value: &[u8]) -> Option<u16> {
+/// A weight in thousandths; `None`: it is malformed.
+pub(super) fn qvalue(value: &[u8]) -> Option<u16> {
     let (whole, decimals) = match value {
         [whole] => (whole, &[][..]),
         [whole, b'.', decimals @ ..] if decimals.len() <= 3 => (whole, decimals),

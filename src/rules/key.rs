@@ -64,7 +64,7 @@ pub enum BadTarget {
 }
 
 /// 128 bits of the BLAKE3 of a canonical URL.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KeyHash(pub u128);
 
 impl KeyHash {

@@ -77,16 +77,16 @@ pub(super) fn of_site(
     let status = exchange.status;
     let explicit = matches!(origin.kind, Kind::Explicit | Kind::Invalid);
     let negative = site.negative_ttl_ms.iter().find(|(code, _)| *code == status.as_u16());
-    let cap = |lifetime: Lifetime| Lifetime {
+    let bounded = |lifetime: Lifetime| {
+        let ms = lifetime.ms.max(site.min_ttl_ms).min(site.max_ttl_ms);
         // An error must not stick.
-        ms: if status.is_server_error() { lifetime.ms.min(site.max_error_ttl_ms) } else { lifetime.ms }
-            .max(0),
-        ..lifetime
+        let ms = if status.is_server_error() { ms.min(site.max_error_ttl_ms) } else { ms };
+        Lifetime { ms: ms.max(0), ..lifetime }
     };
     if let Some(&(_, ms)) = negative
         && !explicit
     {
-        return Some(cap(Lifetime { ms, kind: Kind::Site, source: "negative-ttl" }));
+        return Some(bounded(Lifetime { ms, kind: Kind::Site, source: "negative-ttl" }));
     }
     if !explicit && !deciding.directives.public && !storable::is_heuristically_cacheable(status) {
         return None;
@@ -96,16 +96,16 @@ pub(super) fn of_site(
     {
         return Some(Lifetime { ms: ms.max(0), kind: Kind::Override, source: "override" });
     }
-    let lifetime = match origin.kind {
+    Some(match origin.kind {
         Kind::Unknown
             if site.default_ttl_ms > 0 && !heuristic::pragma_no_cache(exchange.response_headers) =>
         {
-            Lifetime { ms: site.default_ttl_ms, kind: Kind::Site, source: "default-ttl" }
+            bounded(Lifetime { ms: site.default_ttl_ms, kind: Kind::Site, source: "default-ttl" })
         }
+        // Where nobody gives a lifetime there is none to raise.
         Kind::Unknown => origin,
-        _ => Lifetime { ms: origin.ms.max(site.min_ttl_ms), ..origin },
-    };
-    Some(cap(Lifetime { ms: lifetime.ms.min(site.max_ttl_ms), ..lifetime }))
+        _ => bounded(origin),
+    })
 }
 
 /// `None`: absent. `Some(None)`: malformed, or several that differ (RFC 9111 §4.2.1, §5.3), which means "expired".

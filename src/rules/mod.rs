@@ -30,6 +30,7 @@ pub mod hop;
 pub mod invalidate;
 pub mod key;
 pub mod language;
+pub mod media;
 pub mod partial;
 pub mod policy;
 pub mod proxy_status;

@@ -43,11 +43,13 @@ pub struct SitePolicy {
     pub set_cookie: SetCookie,
     /// When the origin says nothing and no heuristic applies.
     pub default_ttl_ms: i64,
-    /// Raises it; never makes `no-cache` or an error storable.
+    /// Raises what the origin, a heuristic, `default_ttl` or `negative_ttl` gives; never makes `no-cache` or an error
+    /// storable.
     pub min_ttl_ms: i64,
-    /// Caps what the origin or a heuristic grants.
+    /// Caps the same, and beats `min_ttl`.
     pub max_ttl_ms: i64,
-    /// In place of what the origin says; for statuses below 400.
+    /// In place of all that, and of the bounds; for statuses below 400. It gives no permission to store: a 302 without
+    /// freshness of its own stays out (RFC 9111 §3).
     pub override_ttl_ms: Option<i64>,
     /// By status, where the response has no freshness information.
     pub negative_ttl_ms: Vec<(u16, i64)>,

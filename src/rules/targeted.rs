@@ -64,6 +64,17 @@ pub fn decide(headers: &HeaderMap, surrogate: &str) -> Deciding {
     Deciding { directives: cache_control, field: Field::CacheControl }
 }
 
+/// Whether any of the fields says that the content is to stay as it is (RFC 9111 §5.2.2.6). Which of them decides about
+/// storing does not matter here: that one says nothing of it lifts no prohibition of another.
+#[must_use]
+pub fn forbids_transforming(headers: &HeaderMap) -> bool {
+    let by_targeted =
+        |field: Field| dictionary(headers, field.as_str()).is_some_and(|directives| directives.no_transform);
+    by_targeted(Field::LarderCdnCacheControl)
+        || by_targeted(Field::CdnCacheControl)
+        || Directives::parse(headers).no_transform
+}
+
 /// RFC 9213 §2.1. A parse error makes the whole field absent; a wrong type spoils only its own directive.
 fn dictionary(headers: &HeaderMap, name: &str) -> Option<Directives> {
     let value = fields::combined(headers, name)?;

@@ -9,7 +9,7 @@ use super::{encoding, fields};
 pub struct VaryRule(Box<[HeaderName]>);
 
 /// The canonical values of the listed request fields.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct VariantKey(Box<[u8]>);
 
 /// What a Vary field says.

@@ -12,6 +12,7 @@
 
 mod admission;
 mod budget;
+mod changes;
 mod comparison;
 mod deposit;
 mod disk;
@@ -38,6 +39,7 @@ use crate::object::{Charge, Object};
 use crate::rules::key::{CacheKey, KeyHash};
 use crate::telemetry::Clock;
 use budget::Budget;
+use changes::Changes;
 pub use deposit::{Complete, Deposit, NoRoom};
 use disk::Tier;
 pub use disk::{Admission, DiskConfig, DiskStats, Held, Mode, OpenError, Order, Position, lock_unused};
@@ -106,6 +108,7 @@ pub struct Store {
     budget: Arc<Budget>,
     tier: Arc<Tier>,
     versions: Arc<Versions>,
+    changes: Changes,
     max_object_bytes: u64,
 }
 
@@ -121,7 +124,8 @@ impl Store {
         let budget = Budget::new(config.memory_bytes, config.workers, is_persistent, clock);
         let versions = Arc::new(Versions::new(clock));
         let tier = Tier::open(&config.disk, budget.clone(), versions.clone(), clock, lock)?;
-        Ok(Arc::new(Self { budget, tier, versions, max_object_bytes: config.max_object_bytes }))
+        let (changes, max_object_bytes) = (Changes::new(), config.max_object_bytes);
+        Ok(Arc::new(Self { budget, tier, versions, changes, max_object_bytes }))
     }
 
     /// Room for what is beside the store and part of its budget, made by eviction if need be.
@@ -194,6 +198,9 @@ impl Store {
     ) {
         let key = object.head.key.hash();
         let outcome = self.budget.memory.update_for(self.wanted_in_memory(key), key, |old| {
+            if self.changes.has_since(key, object.head.version) {
+                object.invalidate();
+            }
             let old = old.cloned().or_else(|| self.tier.pending_entry(key));
             let old = old.filter(|entry| *entry.key() == object.head.key);
             let entry = match &old {
@@ -211,7 +218,15 @@ impl Store {
         self.budget.counters.stored(&outcome);
     }
 
-    /// Marks every variant of a key to be revalidated before its next use (RFC 9111 §4.4).
+    /// What is asked for under a key has changed (RFC 9111 §4.4): what is stored is revalidated before its next use, and so is
+    /// what comes of fetches under way.
+    pub fn changed(&self, key: &CacheKey) {
+        // Before the lock: what is stored after it finds the note, and what was stored before is found.
+        self.changes.note(key.hash(), self.versions.next());
+        self.invalidate(key);
+    }
+
+    /// Marks every variant of a key to be revalidated before its next use.
     pub fn invalidate(&self, key: &CacheKey) {
         // Under the lock of all that changes what stands there: a copy that takes an object's place has the mark of what
         // it was made of, or is found here; what is being read into memory finds the mark in the index, or is found here;
@@ -299,7 +314,7 @@ impl Store {
 
     #[cfg(test)]
     fn on(tier: Arc<Tier>, budget: Arc<Budget>, versions: Arc<Versions>, max_object_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { budget, tier, versions, max_object_bytes })
+        Arc::new(Self { budget, tier, versions, changes: Changes::new(), max_object_bytes })
     }
 
     /// Figures for `status` and the metrics.

@@ -130,6 +130,21 @@ fn an_invalidated_key_is_marked_in_every_variant() {
 }
 
 #[test]
+fn what_was_asked_for_before_a_change_is_marked_when_it_comes() {
+    let store = store(MIB);
+    let is_marked = |n| store.get(&key(n)).unwrap().variants()[0].is_invalidated();
+    put(&store, 1, 10);
+    store.changed(&key(1));
+    assert!(is_marked(1));
+    // Their fetches began before everything.
+    put(&store, 1, 10);
+    put(&store, 2, 10);
+    assert!(is_marked(1) && !is_marked(2));
+    drop(write(&store, 1, 10));
+    assert!(!is_marked(1), "it was asked for after the change");
+}
+
+#[test]
 fn the_budget_holds_whatever_is_stored() {
     let store = store(4 * MIB);
     for n in 0..3000 {

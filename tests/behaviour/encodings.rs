@@ -110,9 +110,16 @@ fn what_is_not_to_be_compressed_is_left_alone() {
     let fields = |kind: &'static str, control: &'static str| {
         vec![("Cache-Control", control), ("Content-Type", kind), ("ETag", "\"x\"")]
     };
+    let with = |targeted: &'static str| {
+        let mut fields = fields("text/css", "max-age=60");
+        fields.push((targeted, "max-age=60, no-transform"));
+        fields
+    };
     let rows = [
         ("/image", fields("image/png", "max-age=60")),
         ("/no-transform", fields("text/css", "max-age=60, no-transform")),
+        ("/cdn", with("CDN-Cache-Control")),
+        ("/larder", with("Larder-CDN-Cache-Control")),
         ("/none", vec![("Cache-Control", "max-age=60")]),
     ];
     for (path, fields) in &rows {
@@ -121,7 +128,7 @@ fn what_is_not_to_be_compressed_is_left_alone() {
     origin.fixed("/small", 200, CSS, &body[..511]);
     origin.fixed("/error", 404, CSS, &body);
     let node = node(&origin).start();
-    for path in ["/image", "/no-transform", "/none", "/small", "/error"] {
+    for path in ["/image", "/no-transform", "/cdn", "/larder", "/none", "/small", "/error"] {
         for _ in 0..3 {
             let response = asked(path, "br, gzip, zstd").to(&node);
             assert!(!response.has("content-encoding") && !response.has("vary"), "{path}");

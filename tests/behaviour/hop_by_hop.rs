@@ -1,7 +1,11 @@
 //! Fields that concern one connection go no further, in either direction (RFC 9110 §7.6.1).
 
-use crate::support::node::{Node, node};
-use crate::support::origin::{Origin, respond};
+use std::io::{Read as _, Write as _};
+
+use crate::support::client::Client;
+use crate::support::http2::Http2;
+use crate::support::node::{Node, bare, node};
+use crate::support::origin::{Origin, Step, raw, respond};
 use crate::support::request::{get, request};
 use crate::support::response::Response;
 
@@ -164,4 +168,67 @@ fn via_names_each_hop_both_ways() {
     assert_eq!(miss.joined("via"), "1.1 upstream, 1.1 edge-7");
     assert_eq!(origin.last("/a").joined("via"), "1.0 client-side, 1.1 edge-7");
     assert_eq!(node.get("/a").joined("via"), "1.1 upstream, 1.1 edge-7");
+}
+
+/// RFC 9110 §7.6.3: by which protocol each message was received.
+#[test]
+fn via_names_the_protocol_that_a_request_came_by() {
+    let origin = Origin::with("/*", &[("Cache-Control", "no-store")], "a");
+    let node = node(&origin).start();
+    node.get("/one");
+    Http2::plain(node.http()).exchange(&get("/two"));
+    let mut old = Client::connect(node.http());
+    old.send(b"GET /old HTTP/1.0\r\nHost: test.example\r\n\r\n");
+    old.response("GET").assert_status(200);
+    for (path, via) in [("/one", "1.1 larder"), ("/two", "2 larder"), ("/old", "1.0 larder")] {
+        assert_eq!(origin.last(path).joined("via"), via);
+    }
+}
+
+#[test]
+fn via_names_the_protocol_that_an_answer_came_by() {
+    let origin = Origin::start();
+    origin.on("/*", |seen| {
+        let control = if seen.path() == "/stored" { "no-cache\r\nETag: \"a\"" } else { "no-store" };
+        let status = if seen.has("if-none-match") { "304 Same" } else { "200 OK" };
+        vec![
+            Step::Send(format!("HTTP/1.0 {status}\r\nCache-Control: {control}\r\n").into_bytes()),
+            Step::Send(b"Via: 1.1 upstream\r\nContent-Length: 1\r\n\r\n".to_vec()),
+            Step::Body(if status == "200 OK" { b"a".to_vec() } else { Vec::new() }),
+            Step::Close,
+        ]
+    });
+    let inner = node(&origin).start();
+    let asked =
+        [get("/stored"), get("/stored"), get("/no"), request("POST", "/a").body("x"), request("HEAD", "/h")];
+    for request in asked {
+        let answer = request.to(&inner);
+        answer.assert_status(200);
+        assert_eq!(answer.joined("via"), "1.1 upstream, 1.0 larder", "{request:?}");
+    }
+    let outer = bare().sites(&format!(
+        "[[site]]\nname = \"a\"\nhosts = [\"*\"]\norigin = \"a\"\n\
+         [[origin]]\nname = \"a\"\nservers = [{{ url = \"http://{}\" }}]\nhttp2 = true\n",
+        inner.http()
+    ));
+    assert_eq!(outer.start().get("/no").joined("via"), "1.1 upstream, 1.0 larder, 2 larder");
+}
+
+/// How the origin speaks is no affair of the client's.
+#[test]
+fn an_answer_has_the_version_of_this_node() {
+    let origin = Origin::start();
+    origin.on("/*", |_| raw("HTTP/1.0 200 OK\r\nCache-Control: no-store\r\nContent-Length: 1\r\n\r\na"));
+    let node = node(&origin).start();
+    let mut client = std::net::TcpStream::connect(node.http()).expect("a connection");
+    for _ in 0..2 {
+        client.write_all(b"GET /a HTTP/1.1\r\nHost: test.example\r\n\r\n").expect("a request");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\na") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).expect("an answer");
+            answer.extend(byte);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    }
 }

@@ -1,8 +1,12 @@
 //! Unsafe methods make stored answers invalid (RFC 9111 §4.4).
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use crate::support::client::Client;
 use crate::support::node::{Node, node};
-use crate::support::origin::{FRESH, Origin, Seen, respond};
+use crate::support::origin::{FRESH, Origin, Seen, Step, respond};
 use crate::support::request::{get, request};
+use crate::support::{Gate, OpenOnDrop, eventually};
 
 /// Answers GET with what it was asked for and other methods as `unsafe_answer` says.
 fn origin(
@@ -181,4 +185,80 @@ fn an_answer_names_the_groups_that_a_change_invalidates() {
     request("DELETE", "/pages").to(&node).assert_status(200);
     assert!(!node.get("/cart").is_hit() && !node.get("/menu").is_hit());
     assert!(node.get("/sloppy").is_hit() && node.get("/other").is_hit());
+}
+
+/// What was asked for before a change is no answer to who asks after it, and not fresh for anybody later.
+#[test]
+fn what_is_under_way_is_changed_too() {
+    for first in [None, Some("no-cache"), Some("private")] {
+        under_way(first, true);
+        under_way(first, false);
+    }
+}
+
+/// A change while an answer is under way: the first, or one that follows an answer with this Cache-Control.
+fn under_way(first: Option<&'static str>, is_asked_after_it: bool) {
+    let (origin, gate) = (Origin::start(), Gate::new());
+    let (held, asked) = (gate.clone(), AtomicUsize::new(usize::from(first.is_none())));
+    origin.on("/a", move |seen| {
+        if seen.method != "GET" {
+            return respond(204, &[], "");
+        }
+        match asked.fetch_add(1, SeqCst) {
+            0 => respond(200, &[("Cache-Control", first.unwrap_or_default()), ("ETag", "\"a\"")], "old"),
+            1 => {
+                let status = if seen.has("if-none-match") { 304 } else { 200 };
+                let body = if status == 200 { "old" } else { "" };
+                let late = respond(status, &[FRESH[0], ("ETag", "\"a\"")], body);
+                [vec![Step::Wait(held.clone())], late].concat()
+            }
+            _ => respond(200, &[FRESH[0], ("ETag", "\"b\"")], "new"),
+        }
+    });
+    let node = node(&origin).start();
+    let _open = OpenOnDrop(gate.clone());
+    if first.is_some() {
+        node.get("/a").assert_body("old");
+    }
+    let (mut early, begun) = (Client::connect(node.http()), origin.begun("/a"));
+    early.send(&get("/a").bytes());
+    eventually("the origin is asked", || origin.begun("/a") > begun);
+    request("POST", "/a").body("x").to(&node).assert_status(204);
+    if is_asked_after_it {
+        node.get("/a").assert_body("new");
+    }
+    gate.open();
+    early.response("GET").assert_status(200).assert_body("old");
+    let late = node.get("/a");
+    late.assert_body("new");
+    assert_eq!(late.is_hit(), is_asked_after_it, "{first:?}: {:?}", late.fields);
+}
+
+#[test]
+fn a_change_counts_though_its_client_does_not_wait_for_the_answer() {
+    let (origin, gate) = (Origin::start(), Gate::new());
+    let held = gate.clone();
+    origin.on("/a", move |seen| match seen.method.as_str() {
+        "GET" => respond(200, FRESH, "a"),
+        _ => [vec![Step::Wait(held.clone())], respond(200, &[], "done")].concat(),
+    });
+    let node = node(&origin).start();
+    let _open = OpenOnDrop(gate.clone());
+    assert!(stored(&node, "/a"));
+    let left = |bytes: &[u8], count: usize| {
+        let mut client = Client::connect(node.http());
+        client.send(bytes);
+        eventually("the origin has the request", || origin.begun("/a") == count);
+        drop(client);
+        eventually("the node sees that it has left", || node.metric("larder_connections") == 0.0);
+    };
+    // Half a request changes nothing.
+    let whole = request("POST", "/a").body("x=1").bytes();
+    left(&whole[..whole.len() - 1], 2);
+    eventually("the origin sees that", || origin.connections_open() < 2);
+    node.get("/a").assert_hit();
+    left(&whole, 3);
+    node.get("/a").assert_hit();
+    gate.open();
+    eventually("it is invalid", || !node.get("/a").is_hit());
 }

@@ -138,3 +138,14 @@ fn private_holds_beside_surrogate_control_but_not_beside_the_standard_fields() {
     let lines = [("cdn-cache-control", "max-age=5"), ("cache-control", "private, no-store")];
     assert!(!decide(&headers(&lines)).directives.private);
 }
+
+#[test]
+fn any_field_forbids_transforming() {
+    let forbids = |lines: &[(&str, &str)]| forbids_transforming(&headers(lines));
+    for name in ["cache-control", "cdn-cache-control", "larder-cdn-cache-control"] {
+        assert!(forbids(&[(name, "max-age=5, no-transform")]), "{name}");
+        assert!(forbids(&[(name, "no-transform"), ("larder-cdn-cache-control", "max-age=5")]), "{name}");
+    }
+    assert!(!forbids(&[("cache-control", "max-age=5"), ("cdn-cache-control", "no-transform=?0")]));
+    assert!(!forbids(&[("cdn-cache-control", "no-transform, &&&")]), "it is no dictionary");
+}

@@ -67,6 +67,24 @@ fn lifetimes_are_bounded() {
         assert_eq!(cache_control(value).site(site).ttl(), secs, "{value}");
     }
     assert_eq!(cache_control("no-cache, max-age=5").site(site).refused(), NotStored::NoCache);
+    assert_eq!(response(&[]).site(site).refused(), NotStored::NoFreshness, "there is none to raise");
+    for (given, secs) in [(5_000, 10), (15_000, 15), (25_000, 20)] {
+        let by_default = |policy: &mut SitePolicy| {
+            site(policy);
+            policy.default_ttl_ms = given;
+        };
+        assert_eq!(response(&[]).site(by_default).ttl(), secs, "default {given}");
+        let negative = |policy: &mut SitePolicy| {
+            site(policy);
+            policy.negative_ttl_ms = vec![(404, given)];
+        };
+        assert_eq!(response(&[]).status(404).site(negative).ttl(), secs, "negative {given}");
+        let apart = |policy: &mut SitePolicy| {
+            site(policy);
+            policy.override_ttl_ms = Some(given);
+        };
+        assert_eq!(cache_control("max-age=15").site(apart).ttl(), given / 1000, "override {given}");
+    }
     let upside_down = |site: &mut SitePolicy| (site.min_ttl_ms, site.max_ttl_ms) = (20_000, 10_000);
     assert_eq!(cache_control("max-age=5").site(upside_down).ttl(), 10);
     let nonsense = |site: &mut SitePolicy| {
