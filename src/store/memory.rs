@@ -25,6 +25,7 @@ use crate::telemetry::worker_slot;
 const PROMOTION_BATCH: usize = 64;
 /// Enough that workers seldom meet; a power of two.
 const SHARDS: usize = 16;
+
 /// See the module.
 pub(super) struct MemoryTier {
     shards: Box<[RwLock<Shard>]>,
