@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
@@ -38,7 +39,16 @@ fn whole_records<'a>(slices: impl Iterator<Item = &'a [u8]> + Clone) -> [IoSlice
 
 /// A byte stream that flushes only when it is [uncorked](Corked).
 #[derive(Debug)]
-pub(super) struct Cork<I>(Arc<Mutex<Held<I>>>);
+pub(super) struct Cork<I>(Arc<Shared<I>>);
+
+#[derive(Debug)]
+struct Shared<I> {
+    held: Mutex<Held<I>>,
+    /// Writing failed when h2 was not there to be told. Changed and asked by the worker that serves the connection.
+    is_broken: AtomicBool,
+    /// What keeps TLS's records back, where there is TLS.
+    records: Option<Arc<Activity>>,
+}
 
 #[derive(Debug)]
 struct Held<I> {
@@ -47,10 +57,6 @@ struct Held<I> {
     bytes: Vec<u8>,
     /// How many of them `io` has taken.
     taken: usize,
-    /// Writing failed when h2 was not there to be told.
-    is_broken: bool,
-    /// What keeps TLS's records back, where there is TLS.
-    records: Option<Arc<Activity>>,
 }
 
 impl<I> Clone for Cork<I> {
@@ -62,17 +68,24 @@ impl<I> Clone for Cork<I> {
 impl<I: AsyncWrite + Unpin> Cork<I> {
     /// Over TLS, `records` keeps its records back.
     pub(super) fn new(io: I, records: Option<Arc<Activity>>) -> Self {
-        Self(Arc::new(Mutex::new(Held { io, bytes: Vec::new(), taken: 0, is_broken: false, records })))
+        let held = Mutex::new(Held { io, bytes: Vec::new(), taken: 0 });
+        Self(Arc::new(Shared { held, is_broken: AtomicBool::new(false), records }))
     }
 }
 
-impl<I: AsyncWrite + Unpin> Held<I> {
+impl<I> Shared<I> {
     fn keep_records(&self, are_kept: bool) {
         if let Some(records) = &self.records {
             records.cork(are_kept);
         }
     }
 
+    fn check(&self) -> Result<()> {
+        if self.is_broken.load(Relaxed) { Err(ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Held<I> {
     /// Writes what is held.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while self.taken < self.bytes.len() {
@@ -111,19 +124,24 @@ impl<I: AsyncWrite + Unpin> Held<I> {
         Pin::new(&mut self.io).poll_write_vectored(cx, &slices)
     }
 
-    fn check(&self) -> Result<()> {
-        if self.is_broken { Err(ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    /// Holds what comes behind the first `skipped` bytes.
+    fn hold(&mut self, bufs: &[IoSlice<'_>], mut skipped: usize) {
+        if self.bytes.is_empty() {
+            self.bytes.reserve_exact(RECORD_BYTES);
+        }
+        for buf in bufs {
+            let begin = skipped.min(buf.len());
+            self.bytes.extend_from_slice(&buf[begin..]);
+            skipped -= begin;
+        }
     }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Cork<I> {
     #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        let mut held = self.0.lock();
-        if held.is_broken {
-            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
-        }
-        Pin::new(&mut held.io).poll_read(cx, buf)
+        self.0.check()?;
+        Pin::new(&mut self.0.held.lock().io).poll_read(cx, buf)
     }
 }
 
@@ -137,18 +155,17 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Cork<I> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let mut held = self.0.lock();
-        held.check()?;
+        self.0.check()?;
+        let mut held = self.0.held.lock();
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let mut written = 0;
         if held.bytes.len() + total > RECORD_BYTES {
-            return held.poll_with(cx, bufs);
+            written = ready!(held.poll_with(cx, bufs))?;
+            if total - written > RECORD_BYTES || written == total {
+                return Poll::Ready(Ok(written));
+            }
         }
-        if held.bytes.is_empty() {
-            held.bytes.reserve_exact(RECORD_BYTES);
-        }
-        for buf in bufs {
-            held.bytes.extend_from_slice(buf);
-        }
+        held.hold(bufs, written);
         Poll::Ready(Ok(total))
     }
 
@@ -158,14 +175,14 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Cork<I> {
 
     /// Nothing: see [`Corked`].
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(self.0.lock().check())
+        Poll::Ready(self.0.check())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut held = self.0.lock();
-        held.check()?;
+        self.0.check()?;
         // Nothing comes behind it, and who waits for records that are kept back is not woken.
-        held.keep_records(false);
+        self.0.keep_records(false);
+        let mut held = self.0.held.lock();
         ready!(held.poll_held(cx))?;
         Pin::new(&mut held.io).poll_shutdown(cx)
     }
@@ -182,16 +199,17 @@ impl<C: Future, I: AsyncWrite + Unpin> Future for Corked<C, I> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.cork.0.lock().keep_records(true);
+        self.cork.0.keep_records(true);
         let polled = self.conn.as_mut().poll(cx);
-        let mut held = self.cork.0.lock();
-        held.keep_records(false);
+        let shared = &*self.cork.0;
+        shared.keep_records(false);
+        let mut held = shared.held.lock();
         let flushed = match held.poll_held(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut held.io).poll_flush(cx),
             other => other,
         };
         if let Poll::Ready(Err(_)) = flushed
-            && !std::mem::replace(&mut held.is_broken, true)
+            && !shared.is_broken.swap(true, Relaxed)
         {
             // The connection learns of it when it is polled again.
             cx.waker().wake_by_ref();
@@ -274,7 +292,7 @@ mod tests {
 
     async fn written(cork: Cork<Writes>) -> Vec<Vec<u8>> {
         let _ = cork.clone().shutdown().await;
-        std::mem::take(&mut cork.0.lock().io.all)
+        std::mem::take(&mut cork.0.held.lock().io.all)
     }
 
     #[tokio::test]
@@ -301,11 +319,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_frame_is_taken_whole_and_what_fills_no_record_is_held() {
+        let cork = cork(usize::MAX);
+        let mut io = cork.clone();
+        let frame = [vec![1; 256], vec![2; RECORD_BYTES]];
+        let bufs = [IoSlice::new(&frame[0]), IoSlice::new(&frame[1])];
+        let taken = poll_fn(|cx| Pin::new(&mut io).poll_write_vectored(cx, &bufs)).await.unwrap();
+        assert_eq!(taken, 256 + RECORD_BYTES);
+        assert_eq!(cork.0.held.lock().io.all.concat().len(), RECORD_BYTES);
+        assert_eq!(written(cork).await.concat(), frame.concat());
+    }
+
+    #[tokio::test]
     async fn an_idle_connection_keeps_no_buffer() {
         let cork = cork(usize::MAX);
         write(&cork, &[b"abc"]).await.unwrap();
-        poll_fn(|cx| cork.0.lock().poll_held(cx)).await.unwrap();
-        assert_eq!(cork.0.lock().bytes.capacity(), 0);
+        poll_fn(|cx| cork.0.held.lock().poll_held(cx)).await.unwrap();
+        assert_eq!(cork.0.held.lock().bytes.capacity(), 0);
     }
 
     #[tokio::test]
@@ -327,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn who_was_not_there_learns_of_an_error_later() {
         let cork = cork(usize::MAX);
-        cork.0.lock().io.fails = true;
+        cork.0.held.lock().io.fails = true;
         write(&cork, &[b"abc"]).await.unwrap();
         assert_eq!(write(&cork, &[b"d"]).await.unwrap_err().kind(), ErrorKind::BrokenPipe);
     }

@@ -133,16 +133,23 @@ impl Server {
 
     fn take_idle(&self, sni: Option<&str>, idle_timeout: Duration) -> Option<Sender> {
         let own = slot(&self.idle);
+        let now = Instant::now();
         let take = |list: &Mutex<Vec<Idle>>| {
             let mut list = list.lock();
-            list.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle_timeout);
-            // The one used last is the likeliest to be open still.
-            let index = list.iter().rposition(|idle| idle.sni.as_deref() == sni)?;
-            if let Some(shared) = list[index].sender.share() {
-                list[index].since = Instant::now();
-                return Some(shared);
+            // The one used last is the likeliest to be open still; those that nobody takes are swept.
+            while let Some(index) = list.iter().rposition(|idle| idle.sni.as_deref() == sni) {
+                let idle = &mut list[index];
+                let is_usable = !idle.sender.is_closed() && now.duration_since(idle.since) < idle_timeout;
+                if is_usable && let Some(shared) = idle.sender.share() {
+                    idle.since = now;
+                    return Some(shared);
+                }
+                let idle = list.remove(index);
+                if is_usable {
+                    return Some(idle.sender);
+                }
             }
-            Some(list.remove(index).sender)
+            None
         };
         take(&self.idle[own]).or_else(|| {
             let all_open = self.open.load(Relaxed) >= self.max_connections;
